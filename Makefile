@@ -1,0 +1,46 @@
+# Everything starts here: `make help` lists it. Each target does its own set-up and is green offline afterwards.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup rehearse test lint unit integration molecule docs docs-check build clean
+
+NODES ?= 5
+PYTHON := .venv/bin/python
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@echo "  NODES=5      how many render nodes 'make rehearse' starts"
+
+setup: ## Install what is missing (.venv from PyPI, Debian packages)
+	@scripts/setup.sh
+
+rehearse: setup ## Rehearse the whole farm: bake, up, proofs, down, leftovers (needs root, costs nothing)
+	@$(PYTHON) -m rehearsal prove --nodes $(NODES)
+
+test: setup lint unit integration molecule ## Everything that must be green: lint, unit, integration, molecule
+
+lint: setup ## Style, types, Ansible's rules, generated documents
+	ruff check .
+	ruff format --check .
+	mypy farmnode rehearsal plugins/module_utils plugins/plugin_utils
+	ansible-lint --offline
+	$(PYTHON) scripts/role_readmes.py --check
+
+unit: setup ## Unit tests: no root, no network
+	$(PYTHON) -m pytest tests/unit
+
+integration: setup ## The rehearsal itself and the farm on it (needs root)
+	$(PYTHON) -m pytest tests/integration
+
+molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
+	scripts/molecule.sh
+
+docs: setup ## Write the role READMEs from their argument specifications
+	$(PYTHON) scripts/role_readmes.py
+
+build: setup ## Build the collection's archive
+	ansible-galaxy collection build --force
+
+clean: ## Remove what set-up and runs left here (a running rehearsal is ended first)
+	-@[ -x $(PYTHON) ] && $(PYTHON) -m rehearsal down
+	rm -rf .venv .rehearsal .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
