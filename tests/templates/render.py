@@ -1,0 +1,48 @@
+"""Renders a role's template with Ansible's own templating, the role's defaults and given settings.
+
+Contract: ``render(role, template, settings)`` returns the text that ``ansible.windows.win_template`` would copy, without
+a host, in milliseconds. Undefined variables raise as they would in a play.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import init_plugin_loader
+from ansible.template import Templar, trust_as_template
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+_loaded = False
+
+
+def _trusted(value: Any) -> Any:
+    """Mark every string as a template, as strings of a role's files are."""
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, dict):
+        return {key: _trusted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_trusted(item) for item in value]
+    return value
+
+
+def render(role: str, template: str, settings: dict[str, Any]) -> str:
+    """Render ``roles/<role>/templates/<template>``; ``settings`` win over the role's defaults."""
+    global _loaded
+    if not _loaded:
+        init_plugin_loader([str(PROJECT / "collections")])
+        _loaded = True
+    folder = PROJECT / "roles" / role
+    variables: dict[str, Any] = {"ansible_managed": "Managed by Ansible"}
+    for name in ("defaults", "vars"):
+        path = folder / name / "main.yml"
+        if path.exists():
+            variables |= _trusted(yaml.safe_load(path.read_text()) or {})
+    variables |= _trusted(settings)
+    templar = Templar(loader=DataLoader(), variables=variables)
+    text = (folder / "templates" / template).read_text()
+    return str(templar.template(trust_as_template(text)))
