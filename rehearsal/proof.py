@@ -460,9 +460,7 @@ def prove(folder: Path, nodes: int, *, keep: bool, say: Callable[[str], None] = 
     say("")
     say(f"{nodes} nodes in {time.monotonic() - started:.0f} s; peak memory {rehearsal.peak_megabytes:.0f} MB.")
     if keep:
-        say(
-            f"The farm is up. Look around: python -m rehearsal status {' '.join(here)}; end it: python -m rehearsal down"
-        )
+        say(f"The farm is up: python -m rehearsal status {' '.join(here)}; end it: python -m rehearsal down")
     else:
         say("Next: the same on AWS, see README.md (from rehearsal to a real account).")
     return 0

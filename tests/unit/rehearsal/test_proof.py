@@ -1,0 +1,86 @@
+"""The proof's own eyes: each check sees the fault it is there for."""
+
+from __future__ import annotations
+
+import pytest
+
+from rehearsal import proof
+
+IMAGE = b"""<?xml version="1.0" encoding="UTF-8"?>\r
+<SystemConfiguration>\r
+  <GeneralCfg><ManagerPort>3234</ManagerPort><NetworkMask>255.255.255.0</NetworkMask></GeneralCfg>\r
+  <Cache mac="0A1B2C3D4E5F"><Host>BUILDER</Host><Card>0a:1b:2c:3d:4e:5f</Card></Cache>\r
+  <AppDetails><ServerSettings><ManagerName>old</ManagerName><ServerName>BUILDER</ServerName></ServerSettings></AppDetails>\r
+</SystemConfiguration>\r
+"""
+NODE = (
+    IMAGE.replace(b"0A1B2C3D4E5F", b"0AFFFFFFFFFF")
+    .replace(b"0a:1b:2c:3d:4e:5f", b"0a:ff:ff:ff:ff:ff")
+    .replace(b"<Host>BUILDER", b"<Host>ip-10-0-0-21")
+    .replace(b">old<", b">10.0.0.10<")
+    .replace(b"<ServerName>BUILDER", b"<ServerName>ip-10-0-0-21")
+)
+REPLACED = dict(zip(proof.notations("0a:1b:2c:3d:4e:5f"), proof.notations("0a:ff:ff:ff:ff:ff"), strict=True)) | {
+    "builder": "ip-10-0-0-21"
+}
+
+
+def test_right_file_has_no_differences():
+    assert proof.identity_differences(IMAGE, NODE, REPLACED) == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (b"0AFFFFFFFFFF", b"0A1B2C3D4E5F"),
+        (b"0a:ff:ff:ff:ff:ff", b"0a:ff:ff:ff:ff:fe"),
+        (b"<Host>ip-10-0-0-21", b"<Host>BUILDER"),
+        (b"<Host>ip-10-0-0-21</Host>", b""),
+        (b"<Cache", b"<cache"),
+    ],
+)
+def test_wrong_file_is_seen(good, bad):
+    wrong = NODE.replace(good, bad).replace(b"</Cache>", b"</cache>" if b"<cache" in bad else b"</Cache>")
+    assert proof.identity_differences(IMAGE, wrong, REPLACED)
+
+
+def test_own_values_are_read_by_name():
+    assert proof.own_values(NODE) == {
+        "ManagerPort": "3234",
+        "NetworkMask": "255.255.255.0",
+        "ManagerName": "10.0.0.10",
+        "ServerName": "ip-10-0-0-21",
+    }
+
+
+def test_recap_is_read():
+    output = """
+PLAY RECAP *****
+localhost   : ok=11   changed=2    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
+studio-manager : ok=3    changed=0    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
+"""
+    recap = proof.parse_recap(output)
+    assert recap["localhost"]["changed"] == 2
+    assert recap["studio-manager"]["ok"] == 3
+
+
+def test_output_without_recap_is_no_success():
+    with pytest.raises(proof.ProofError, match="without its recap"):
+        proof.parse_recap("ERROR! the playbook could not be found")
+
+
+def step(**changes):
+    recap = {"localhost": {"ok": 1, "changed": changes.get("changed", 0)}}
+    return proof.Step("farm-up.yml", 1.0, 3, changes.get("calls", []), recap, log="log")
+
+
+def test_second_run_must_change_nothing():
+    assert "changed=0" in proof.prove_unchanged(step())
+    with pytest.raises(proof.ProofError, match="changed something"):
+        proof.prove_unchanged(step(changed=1))
+    with pytest.raises(proof.ProofError, match="mutating"):
+        proof.prove_unchanged(step(calls=["ec2:CreateTags"]))
+
+
+def test_notations_of_a_mac():
+    assert proof.notations("0A:1B:2C:3D:4E:5F") == ("0a1b2c3d4e5f", "0a:1b:2c:3d:4e:5f", "0a-1b-2c-3d-4e-5f")
