@@ -1,0 +1,1 @@
+"""WinRM as ansible-core speaks it: transport, authentication, decoded payloads, argument specifications."""
