@@ -1,0 +1,73 @@
+# Copyright: Renderfarm Cloud contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a machine of the farm is told at its first boot: the EC2 user data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ..module_utils.fleet import ROLES
+
+VERSION = 1
+# EC2 takes no more, counted before the base64 encoding (EC2 User Guide, "Run commands when you launch an instance").
+LIMIT_BYTES = 16384
+
+# key of "networks" -> setting
+_NETWORKS: Mapping[str, str] = {
+    "lan": "farm_lan_network",
+    "cloud": "farm_cloud_network",
+    "tunnel": "farm_tunnel_network",
+}
+
+
+class UserDataError(ValueError):
+    """User data that EC2 or the machine would not understand; the text is for the user."""
+
+
+def farm_document(settings: Mapping[str, Any], role: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The facts about farm and role that a machine reads at boot. ``extra`` adds keys, it replaces none."""
+    if role not in ROLES:
+        raise UserDataError(f"role is {role!r}: roles are {', '.join(ROLES)}")
+    needed = ["farm_name", "farm_manager_address", *_NETWORKS.values()]
+    missing = [name for name in needed if not settings.get(name)]
+    if missing:
+        raise UserDataError(f"{', '.join(missing)} must be set to make user data")
+    document = {
+        "version": VERSION,
+        "farm": str(settings["farm_name"]),
+        "role": role,
+        "manager": str(settings["farm_manager_address"]),
+        "networks": {key: str(settings[name]) for key, name in _NETWORKS.items()},
+    }
+    replaced = sorted(set(extra or {}) & set(document))
+    if replaced:
+        raise UserDataError(f"extra may not replace {', '.join(replaced)}")
+    return {**document, **(extra or {})}
+
+
+def farm_user_data(
+    settings: Mapping[str, Any], role: str, bootstrap: str | None = None, extra: Mapping[str, Any] | None = None
+) -> str:
+    """User data as EC2Launch (``<powershell>``, run once) and farmnode (``<farm>``, one line of JSON) read it.
+
+    UserDataError when it is larger than EC2 takes or a part would end the other's tag.
+    """
+    # "<" only ever occurs in strings; escaped there, no value can look like a tag.
+    document = json.dumps(farm_document(settings, role, extra), separators=(",", ":")).replace("<", "\\u003c")
+    text = f"<farm>{document}</farm>\n"
+    if bootstrap and bootstrap.strip():
+        tag = re.search(r"</?(powershell|farm|persist|script)>", bootstrap, re.IGNORECASE)
+        if tag:
+            raise UserDataError(f"the bootstrap text contains {tag.group()}, which EC2Launch would take for a tag")
+        text = f"<powershell>\n{bootstrap.strip()}\n</powershell>\n{text}"
+    size = len(text.encode())
+    if size > LIMIT_BYTES:
+        raise UserDataError(
+            f"the user data of role {role} has {size} bytes, but EC2 takes {LIMIT_BYTES}: shorten the bootstrap text"
+        )
+    return text
