@@ -1,0 +1,242 @@
+"""From power-on to a registered machine, in phases.
+
+metadata → role → identity → routes → manager → services → registration.  The order is the point: a Backburner service
+starts only after its file is right, so no machine ever registers as another one.  A delay could not promise that.
+
+``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
+``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``outcome`` ``done``, ``skipped`` or
+``failed``, ``detail``), and at the end ``seconds`` and, when it failed, ``reason``.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from typing import Any, Final
+
+from farmnode import backburner_xml, converge, farm, manager, paths, routes, services
+from farmnode.converge import Desired
+from farmnode.errors import FarmNodeError
+from farmnode.farm import Farm
+from farmnode.machine import Machine
+from farmnode.metadata import Instance
+from farmnode.routes import Route
+
+#: What follows the phases metadata and role.
+_PHASES: Final = {
+    "builder": (),
+    "manager": ("identity", "services", "manager"),
+    "render_node": ("identity", "routes", "manager", "services", "registration"),
+    # A remote node's tunnel brings its routes.
+    "remote_node": ("identity", "manager", "services", "registration"),
+}
+
+
+class _Skipped(Exception):
+    """The phase has nothing to do on this machine; the text says why."""
+
+
+class Boot:
+    """One boot of one machine. `run` never raises: a machine without a user must tell what happened and act on it."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._begun = machine.clock.monotonic()
+        self._known: dict[str, Any] = {"started": machine.clock.stamp(), "event": "booting", "phases": []}
+        self._instance: Instance | None = None
+        self._farm: Farm | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Boot; returns the event that was also said on the serial port, ``ready`` or ``failed``."""
+        log = self._machine.log
+        log.info("boot begins")
+        before = self._remembered_role()
+        try:
+            self._phase("metadata", self._metadata)
+            self._phase("role", self._role)
+            for name in _PHASES[self._known["role"]]:
+                self._phase(name, getattr(self, f"_{name}"))
+            event = self._end("ready")
+            self._machine.serial.say(event)
+        except FarmNodeError as error:
+            event = self._failed(error.reason, error.message, before)
+        except Exception as error:
+            log.error(traceback.format_exc())
+            event = self._failed("unexpected", f"{type(error).__name__}: {error}", before)
+        return event
+
+    # ------------------------------------------------------------------------------------------------------- phases
+
+    def _metadata(self) -> str:
+        self._instance = instance = self._machine.metadata.instance()
+        self._known |= {"instance": instance.instance_id, **instance.identity.as_json()}
+        return f"{instance.instance_id} {instance.address} in {instance.subnet}, MAC {instance.mac}"
+
+    def _role(self) -> str:
+        instance = self._own_instance
+        self._farm = farm.parse_user_data(instance.user_data)
+        self._known["role"] = farm.decide_role(self._farm, instance.role_tag, instance.address)
+        if self._farm is not None:
+            self._machine.services.limit = self._farm.limits.service
+        return str(self._known["role"])
+
+    def _identity(self) -> str:
+        machine, instance, told = self._machine, self._own_instance, self._told
+        if machine.state.image() is None:
+            raise FarmNodeError(
+                "not_sealed",
+                f"{paths.shown(machine.state.image_path)} does not exist, so whose identity {backburner_xml.FILE} "
+                "carries is not known. Bake the image with 'farmnode seal' as its last step.",
+            )
+        is_manager = self._known["role"] == "manager"
+        result = converge.apply(
+            Desired(
+                manager=str(instance.address) if is_manager else self._manager_name,
+                manager_port=told.manager_port,
+                server_port=told.server_port,
+                network_mask=str(instance.subnet.netmask),
+                identity=instance.identity,
+            ),
+            machine,
+        )
+        assert result.edit is not None
+        return f"{paths.shown(result.edit.path)} is right, " + ("changed" if result.changed else "as it was")
+
+    def _routes(self) -> str:
+        """The farm's other networks through the manager, which is their gateway."""
+        gateway = manager.resolve(self._manager_name)
+        wanted = tuple(
+            routes.route_from_json({"network": str(network), "gateway": gateway}, "networks of the farm")
+            for name, network in sorted(self._told.networks.items())
+            if name != "cloud"
+        )
+        links = self._machine.route_table.active().links
+        if not all(routes.on_link(route.gateway, links) for route in wanted):
+            converge.apply(Desired(routes=()), self._machine)
+            raise _Skipped(f"{gateway} is in another subnet; the VPC's route table leads there")
+        result = converge.apply(Desired(routes=wanted), self._machine)
+        return f"{_list(wanted)}, " + ("changed" if result.changed else "as they were")
+
+    def _manager(self) -> str:
+        """Wait until the manager takes connections; on the manager itself that is its own service."""
+        address = "127.0.0.1" if self._known["role"] == "manager" else manager.resolve(self._manager_name)
+        port, limit = self._told.manager_port, self._told.limits.manager
+        if not self._machine.clock.wait(lambda: manager.listens(address, port), limit):
+            raise FarmNodeError(
+                "manager_unreachable",
+                f"nothing took a connection at {address}:{port} for {limit:g} seconds. "
+                "See that the manager runs and that its security group and firewall let this machine in.",
+            )
+        return f"{address}:{port} answers"
+
+    def _services(self) -> str:
+        name = services.MANAGER if self._known["role"] == "manager" else services.SERVER
+        self._machine.log.info(f"starting {name}")
+        self._machine.services.start(name)
+        return f"{name} runs"
+
+    def _registration(self) -> str:
+        address, limits = manager.resolve(self._manager_name), self._told.limits
+        own = self._own_instance.identity
+        problem = ["the manager does not list it"]
+
+        def registered() -> bool:
+            try:
+                listed = manager.servers(address, self._told.manager_port, self._machine.clock)
+            except FarmNodeError as error:
+                problem[0] = error.message
+                return False
+            states = [server.state for server in listed if server.handle == own.handle]
+            problem[0] = f"the manager lists it as {states[0]}" if states else "the manager does not list it"
+            return any(state != manager.ABSENT for state in states)
+
+        if not self._machine.clock.wait(registered, limits.registration, first=0.2):
+            raise FarmNodeError(
+                "not_registered",
+                f"{own.name} ({own.mac}) is not registered at {address} after {limits.registration:g} seconds: "
+                f"{problem[0]}. See backburner.log beside {backburner_xml.FILE}.",
+            )
+        return f"{address} lists {own.handle}"
+
+    # -------------------------------------------------------------------------------------------------------- facts
+
+    @property
+    def _own_instance(self) -> Instance:
+        assert self._instance is not None, "phase metadata comes first"
+        return self._instance
+
+    @property
+    def _told(self) -> Farm:
+        if self._farm is None:
+            raise FarmNodeError(
+                "bad_user_data", "the user data has no <farm> part; start the machine with the farm's launch template."
+            )
+        return self._farm
+
+    @property
+    def _manager_name(self) -> str:
+        if self._told.manager is None:
+            raise FarmNodeError("bad_user_data", "the <farm> part of the user data names no manager.")
+        return self._told.manager
+
+    def _remembered_role(self) -> str | None:
+        """The role of the boot before this one, for the case that this one cannot find out."""
+        try:
+            role = self._machine.state.load().get("boot", {}).get("role")
+        except FarmNodeError as error:
+            self._machine.log.error(str(error))
+            return None
+        return role if isinstance(role, str) else None
+
+    # ------------------------------------------------------------------------------------------------- bookkeeping
+
+    def _phase(self, name: str, run: Callable[[], str]) -> None:
+        clock = self._machine.clock
+        begun = clock.monotonic()
+        record: dict[str, Any] = {"name": name, "started": clock.stamp()}
+        self._known["phase"] = name
+        self._machine.log.info(f"phase {name} begins")
+        outcome, detail = "failed", ""
+        try:
+            outcome, detail = "done", run()
+        except _Skipped as skipped:
+            outcome, detail = "skipped", str(skipped)
+        except FarmNodeError as error:
+            detail = error.message
+            raise
+        finally:
+            record |= {"seconds": round(clock.monotonic() - begun, 3), "outcome": outcome, "detail": detail}
+            self._known["phases"].append(record)
+            self._machine.log.info(f"phase {name} {outcome} after {record['seconds']} s: {detail}")
+        self._machine.state.update(boot=self._known)
+
+    def _end(self, event: str, **more: str) -> dict[str, Any]:
+        """Note how it ended; returns what to say about it."""
+        clock, known = self._machine.clock, self._known
+        known |= {"event": event, "seconds": round(clock.monotonic() - self._begun, 3), **more}
+        said = {"event": event, "version": 1, "time": clock.stamp()}
+        said |= {key: known[key] for key in ("instance", "role", "name", "mac", "address", "seconds") if key in known}
+        try:
+            self._machine.state.update(boot=known)
+        except FarmNodeError as error:  # the disk is full, perhaps; the serial port is not
+            self._machine.log.error(str(error))
+        return said | more
+
+    def _failed(self, code: str, reason: str, before: str | None) -> dict[str, Any]:
+        machine = self._machine
+        more = {"phase": str(self._known.get("phase")), "code": code, "reason": reason}
+        event = self._end("failed", **more)
+        machine.serial.say(event)
+        role = self._known.get("role") or before
+        # Without a role it can only be a machine that nobody will use: an hour of it costs as much as one of use.
+        if role is None or role in farm.ROLES_THAT_END:
+            machine.log.info("shutting down: this machine is of no use")
+            try:
+                machine.shut_down()
+            except FarmNodeError as error:
+                machine.log.error(str(error))
+        return event
+
+
+def _list(wanted: tuple[Route, ...]) -> str:
+    return ", ".join(map(str, wanted)) or "no routes wanted"

@@ -1,0 +1,82 @@
+"""The commands. Each prints one JSON object on one line: exit code 0 done, 1 failed, 2 wrong usage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from farmnode import converge, manager
+from farmnode.boot import Boot
+from farmnode.errors import FarmNodeError
+from farmnode.machine import Machine
+from farmnode.seal import seal
+from farmnode.status import status
+
+
+def main(arguments: Sequence[str], *, make_machine: Callable[[], Machine] = Machine) -> int:
+    """Run the command that ``arguments`` name."""
+    options = _parser().parse_args(arguments)
+    try:
+        result = _COMMANDS[options.command](make_machine(), options)
+    except FarmNodeError as error:
+        result = error.as_json()
+    except Exception as error:
+        traceback.print_exc()
+        result = FarmNodeError("unexpected", f"{type(error).__name__}: {error}").as_json()
+    print(json.dumps(result, ensure_ascii=True))
+    return 1 if result.get("failed") else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="farmnode", description="What runs on every Windows machine of the farm.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("boot", help="become what the farm wants this machine to be, then report")
+    commands.add_parser("seal", help="make this builder ready to become an image")
+    command = commands.add_parser("converge", help="make the machine what the JSON on standard input says")
+    command.add_argument("--check", action="store_true", help="change nothing, say what would change")
+    command.add_argument("--diff", action="store_true", help="show backburner.xml before and after")
+    commands.add_parser("status", help="what this machine knows about itself")
+    command = commands.add_parser("servers", help="the servers that are registered at a manager")
+    command.add_argument("--manager", default="127.0.0.1", help="its name or address (default: this machine)")
+    command.add_argument("--port", type=int, default=manager.PORT, help="its port (default: %(default)s)")
+    return parser
+
+
+def _boot(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    event = Boot(machine).run()
+    return event if event["event"] == "ready" else event | {"failed": True, "msg": event["reason"]}
+
+
+def _seal(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    return seal(machine)
+
+
+def _converge(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    try:
+        data = json.loads(sys.stdin.buffer.read().decode("utf-8-sig"))
+    except ValueError as error:
+        raise FarmNodeError("bad_desired_state", f"standard input is not JSON: {error}.") from error
+    desired = converge.complete(converge.parse_desired(data), machine)
+    return converge.apply(desired, machine, check=options.check).as_json(diff=options.diff)
+
+
+def _status(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    return status(machine)
+
+
+def _servers(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    listed = manager.servers(manager.resolve(options.manager), options.port, machine.clock)
+    return {"servers": [server.as_json() for server in listed]}
+
+
+_COMMANDS: Final[dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]]] = {
+    "boot": _boot,
+    "seal": _seal,
+    "converge": _converge,
+    "status": _status,
+    "servers": _servers,
+}

@@ -1,0 +1,57 @@
+"""The last step of a bake, on the builder: leave an image from which a machine can make itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from farmnode import backburner_xml, paths, services
+from farmnode.errors import FarmNodeError
+from farmnode.machine import Machine
+
+_NAMES = (services.MANAGER, services.SERVER)
+
+
+def seal(machine: Machine) -> dict[str, Any]:
+    """Have Backburner write its file, let no service start by itself, note whose identity the file carries.
+
+    Running it again changes nothing.
+    """
+    with machine.alone():
+        changed = _have_file_written(machine)
+        for name in _NAMES:
+            if machine.services.describe(name) != "stopped":
+                machine.services.stop(name)
+                changed = True
+            changed |= machine.services.start_on_demand(name)
+        path = backburner_xml.find()
+        # What a node will do must be possible, or the image is of no use.
+        backburner_xml.edit(path, [], None, {})
+        identity = replace(machine.metadata.instance().identity, computer_name=machine.computer_name)
+        if machine.state.image() != identity:
+            machine.state.remember_image(identity)
+            changed = True
+        machine.log.info(f"sealed: {paths.shown(path)} carries {identity.name}, {identity.mac}, {identity.address}")
+        return {"changed": changed, "path": paths.shown(path), "identity": identity.as_json()}
+
+
+def _have_file_written(machine: Machine) -> bool:
+    """Run both services until the file has all that we shall edit; False when it had it already."""
+    if _problem() is None:
+        return False
+    for name in _NAMES:
+        machine.services.start(name)
+    if not machine.clock.wait(lambda: _problem() is None, machine.services.limit):
+        raise _problem() or FarmNodeError("service", "backburner.xml came too late; run seal again.")
+    for name in reversed(_NAMES):
+        machine.services.stop(name)
+    return True
+
+
+def _problem() -> FarmNodeError | None:
+    """Why the file is not what it must be."""
+    try:
+        backburner_xml.edit(backburner_xml.find(), [], None, {})
+    except FarmNodeError as error:
+        return error
+    return None

@@ -1,0 +1,23 @@
+"""What a machine knows about itself, in short."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from farmnode import services
+from farmnode.machine import Machine
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    """The summary of state.json and the services as they are; ``event`` is ``none`` before the first boot."""
+    state = machine.state.load()
+    boot = state.get("boot", {})
+    return {
+        "event": boot.get("event", "none"),
+        **{key: boot.get(key) for key in ("instance", "role", "phase", "reason", "started", "seconds")},
+        "phases": {phase["name"]: phase["seconds"] for phase in boot.get("phases", [])},
+        "identity": state.get("identity"),
+        "path": state.get("backburner_xml"),
+        "routes": state.get("routes", []),
+        "services": {name: machine.services.describe(name) for name in (services.MANAGER, services.SERVER)},
+    }
