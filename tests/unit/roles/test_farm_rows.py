@@ -1,0 +1,39 @@
+"""The rows of the farm's table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_rows
+
+
+def host(name: str, role: str, mac: str) -> dict[str, Any]:
+    return {
+        "inventory_hostname": name,
+        "farm_instance_id": f"i-{name}",
+        "farm_role": role,
+        "farm_type": "c7i.4xlarge",
+        "farm_lifecycle": "spot",
+        "farm_zone": "eu-central-1a",
+        "farm_state": "running",
+        "farm_private_ip": "10.0.0.21",
+        "farm_mac": mac,
+        "something": "else",
+    }
+
+
+def test_a_node_has_the_state_in_which_the_manager_lists_its_mac() -> None:
+    servers = [{"mac": "02:00:00:00:00:01", "state": "idle", "name": "x", "handle": "0200000000010000"}]
+    hosts = [host("one", "render_node", "02:00:00:00:00:01"), host("two", "render_node", "02:00:00:00:00:02")]
+    assert [row["backburner"] for row in farm_rows(hosts, servers)] == ["idle", "not listed"]
+
+
+def test_a_manager_is_not_asked_for() -> None:
+    assert farm_rows([host("manager", "manager", "02:00:00:00:00:03")], [])[0]["backburner"] == ""
+
+
+def test_a_host_of_another_inventory_is_refused() -> None:
+    with pytest.raises(AnsibleFilterError, match="farm_instance_id"):
+        farm_rows([{"inventory_hostname": "pc"}], [])
