@@ -200,7 +200,9 @@ class Platform(Protocol):
     async def listen(
         self, port: int, serve: StreamHandler, *, address: str = "0.0.0.0", tls: ssl.SSLContext | None = None
     ) -> asyncio.AbstractServer: ...
-    async def connect(self, address: str, port: int, *, timeout: float = 10.0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(
+        self, address: str, port: int, *, timeout: float = 10.0
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a TCP connection from inside the machine. OSError and TimeoutError pass through."""
 
     async def spawn(
@@ -208,11 +210,16 @@ class Platform(Protocol):
     ) -> Outcome:
         """Run a real program inside the machine's network; it is killed with the machine or at the time limit."""
 
-    async def daemon(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path) -> asyncio.subprocess.Process:
+    async def daemon(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path
+    ) -> asyncio.subprocess.Process:
         """Start a real program inside the machine's network and return at once; it is killed with the machine."""
 
     async def ip(self, *arguments: str) -> Outcome:
         """``ip`` of iproute2 inside the machine's network (routes that a host sets are real routes)."""
+
+    async def forwarding(self, enabled: bool) -> None:
+        """Switch IPv4 forwarding of the machine on or off (Windows: ``IPEnableRouter``); it is off at each power-on."""
 
     async def firewall(self, ruleset: str) -> None:
         """Replace the nftables table ``inet host`` (the guest's own firewall) by ``ruleset``."""

@@ -1,0 +1,167 @@
+"""Faults that can be injected into a running rehearsal, by name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rehearsal.hypervisor import Hypervisor
+from rehearsal.interfaces import RehearsalError
+from rehearsal.machine import MachineState
+from rehearsal.network import filters, netns, plan
+
+SETTINGS_OF_BACKBURNER = (
+    r"C:\Windows\ServiceProfiles\LocalService\AppData\Local\backburner\backburner.xml"  # of the services' account
+)
+_LIFT = "lift it with: python -m rehearsal inject repair {name}"
+
+
+class Cloud(Protocol):
+    """What faults ask of the simulated region."""
+
+    def set_capacity(self, instance_type: str, zone: str, number: int) -> None: ...
+    def interrupt_spot(self, instance_id: str, seconds: float) -> None: ...
+
+
+@dataclass
+class Context:
+    """What faults act upon."""
+
+    hypervisor: Hypervisor
+    cloud: Cloud
+    background: set[asyncio.Task[None]]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``arguments`` are their names in the help; ``inject`` returns what it did, for the user."""
+
+    name: str
+    arguments: tuple[str, ...]
+    help: str
+    inject: Callable[[Context, Sequence[str]], Awaitable[str]]
+
+    @property
+    def usage(self) -> str:
+        return " ".join([self.name, *self.arguments])
+
+
+def _number(text: str, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise RehearsalError(f"{what} is a number, not {text!r}") from None
+    if not 0 <= number < 1e9:
+        raise RehearsalError(f"{what} is a number from 0 on, not {text}")
+    return number
+
+
+async def _capacity(context: Context, arguments: Sequence[str]) -> str:
+    kind, zone, count = arguments
+    if not count.isdigit():
+        raise RehearsalError(f"N is a whole number of instances, not {count!r}")
+    await asyncio.to_thread(context.cloud.set_capacity, kind, zone, int(count))
+    return f"{zone} has room for {count} instances of {kind} in all"
+
+
+async def _spot_interrupt(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    seconds = _number(arguments[1], "SECONDS")
+    if machine.instance is None or machine.instance.lifecycle != "spot":
+        raise RehearsalError(f"{machine.name} is not a spot instance: EC2 does not take it back")
+    await asyncio.to_thread(context.cloud.interrupt_spot, machine.key, seconds)
+    return f"EC2 takes {machine.name} back in {seconds:g} s; its metadata service shows the notice"
+
+
+async def _boot_failure(context: Context, arguments: Sequence[str]) -> str:
+    context.hypervisor.boot_failures.add(arguments[0])
+    return f"the next boot of {arguments[0]} fails (also when it does not exist yet)"
+
+
+async def _winrm_lost(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    await context.hypervisor.lose_winrm(machine)
+    return f"packets to WinRM of {machine.name} vanish; {_LIFT.format(name=machine.name)}"
+
+
+async def _api_down(context: Context, arguments: Sequence[str]) -> str:
+    seconds = _number(arguments[0], "SECONDS")
+    await netns.nft(plan.INTERNET, filters.refuse_port(plan.API_ADDRESS, plan.API_PORT))
+
+    async def lift() -> None:
+        await asyncio.sleep(seconds)
+        await netns.nft(plan.INTERNET, filters.without("inet", "fault"))
+
+    task = asyncio.create_task(lift(), name="api-down")
+    context.background.add(task)
+    task.add_done_callback(context.background.discard)
+    return f"the EC2 API refuses connections for {seconds:g} s"
+
+
+async def _kill(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    if machine.state is MachineState.OFF:
+        raise RehearsalError(f"{machine.name} has no power")
+    await context.hypervisor.cut_power(machine)
+    return f"{machine.name} has lost power; EC2 goes on calling it running until it is rebooted, stopped or terminated"
+
+
+async def _disk_full(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    await context.hypervisor.fill_disk(machine)
+    return f"no space is left on C: of {machine.name}; {_LIFT.format(name=machine.name)}"
+
+
+async def _corrupt_xml(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    path = machine.disk / SETTINGS_OF_BACKBURNER.removeprefix("C:\\").replace("\\", "/")
+    if not path.is_file():
+        raise RehearsalError(f"{machine.name} has no {SETTINGS_OF_BACKBURNER} yet: Backburner never ran on it")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return f"{SETTINGS_OF_BACKBURNER} of {machine.name} ends in its middle"
+
+
+async def _repair(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    await context.hypervisor.repair(machine)
+    return f"winrm-lost and disk-full are lifted from {machine.name}"
+
+
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        Fault("api-down", ("SECONDS",), "the EC2 API refuses connections", _api_down),
+        Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
+        Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type in a zone", _capacity),
+        Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
+        Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),
+        Fault("kill", ("MACHINE",), "the machine loses power", _kill),
+        Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full", _repair),
+        Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
+        Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),
+    )
+}
+
+
+def listing() -> str:
+    """All faults with their arguments, one a line."""
+    width = max(len(fault.usage) for fault in FAULTS.values())
+    return "\n".join(f"  {fault.usage:<{width}}  {fault.help}" for fault in FAULTS.values())
+
+
+def check(name: str, arguments: Sequence[str]) -> Fault:
+    """The fault of this name, if the number of arguments fits. RehearsalError lists what there is."""
+    fault = FAULTS.get(name)
+    if fault is None:
+        raise RehearsalError(f"there is no fault {name}; faults:\n{listing()}")
+    if len(arguments) != len(fault.arguments):
+        raise RehearsalError(f"{name} takes {' '.join(fault.arguments)}: python -m rehearsal inject {fault.usage}")
+    return fault
+
+
+async def inject(context: Context, name: str, arguments: Sequence[str]) -> str:
+    """Inject a fault and say what it did. RehearsalError when it is unknown or cannot be."""
+    return await check(name, arguments).inject(context, arguments)
