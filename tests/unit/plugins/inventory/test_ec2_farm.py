@@ -34,6 +34,7 @@ def _credentials(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # a second per region, and no test needs an image
 
 
 @pytest.fixture
@@ -77,9 +78,8 @@ def use_clients(monkeypatch, **clients: Any) -> None:
 def launch(region: str, count: int, tags: dict[str, str], **parameters: Any) -> list[str]:
     client = boto3.client("ec2", region_name=region)
     specification = [{"ResourceType": "instance", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}]
-    image = client.describe_images(Owners=["amazon"], MaxResults=5)["Images"][0]["ImageId"]
     answer = client.run_instances(
-        ImageId=image, MinCount=count, MaxCount=count, TagSpecifications=specification, **parameters
+        ImageId="ami-00000000000000001", MinCount=count, MaxCount=count, TagSpecifications=specification, **parameters
     )
     return [i["InstanceId"] for i in answer["Instances"]]
 
