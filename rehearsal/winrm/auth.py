@@ -128,6 +128,8 @@ class ConnectionAuthenticator:
             token = base64.b64decode(value, validate=True)
         except (binascii.Error, ValueError):
             raise AuthenticationError("the Authorization header is not base64") from None
+        if not token:
+            raise AuthenticationError("the Authorization header carries nothing")
         match scheme.lower():
             case "basic":
                 self._context = None
@@ -143,7 +145,11 @@ class ConnectionAuthenticator:
             raise AuthenticationError("Basic authentication is off")
         if not self._tls:
             raise AuthenticationError("Basic authentication over plain HTTP is refused (AllowUnencrypted is false)")
-        name, _, password = token.decode("utf-8", "replace").partition(":")
+        try:
+            text = token.decode()
+        except UnicodeDecodeError:
+            text = token.decode("latin-1")  # RFC 7617 leaves it open; Python's requests sends this
+        name, _, password = text.partition(":")
         user = accounts.verify(name, password)
         if user is None:
             raise AuthenticationError(f"wrong user or password for {name!r}")

@@ -224,17 +224,15 @@ class _Parser:
         return Unevaluated(self._script[token.position : self._block(token)])
 
     def _array(self) -> list[Any]:
-        """``@( … )``: statements by newline or semicolon, each a value; lists of one statement are not nested."""
+        """``@( … )``: statements by newline or semicolon; PowerShell unrolls the list that a statement gives."""
         statements: list[Any] = []
         while True:
             self._skip("\n", ";")
             if self._peek().text == ")":
                 self._take()
                 break
-            before = self._peek().text
             value = self.value()
-            nested = before == ","  # a leading comma keeps an array as one element
-            statements.extend(value if isinstance(value, list) and not nested else [value])
+            statements.extend(value if isinstance(value, list) else [value])
         return statements
 
     def _members(self, value: Any, start: int) -> Any:

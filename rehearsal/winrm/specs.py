@@ -63,6 +63,8 @@ class Spec:
     required_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     supports_check_mode: bool = False
     legacy: bool = False
+    free_form: bool = False
+    """Further options are allowed: win_dsc takes the properties of any resource."""
     source: str = "script"
 
 
@@ -88,8 +90,7 @@ def check(module: str, arguments: Mapping[str, Any], *, script: str = "", ignore
     :raises RehearsalError: when nothing is known about the module.
     """
     spec = specification(module, script)
-    free_form = spec.source == "documentation" and "free_form" in spec.options  # win_dsc takes a resource's properties
-    checker = _LegacyChecker(module) if spec.legacy else _BasicChecker(module, ignore_unknown or free_form)
+    checker = _LegacyChecker(module) if spec.legacy else _BasicChecker(module, ignore_unknown or spec.free_form)
     result = checker.run(spec, dict(arguments))
     hidden = {name for key, option in spec.options.items() if option.no_log for name in (key, *option.aliases)}
     return Checked(result, tuple(checker.warnings), spec.supports_check_mode, frozenset(hidden))
@@ -207,8 +208,7 @@ def _utilities(script: str, module: str) -> Iterable[Path]:
 
 
 def _spec(table: Mapping[str, Any], module: str) -> Spec:
-    if unknown := sorted(key for key in table if key.lower() not in _OPTION_KEYS):
-        raise RehearsalError(f"module {module}: argument spec entry contains an invalid key {unknown[0]!r}")
+    _valid_keys(table, module)
     options = table.get("options") or {}
     if isinstance(options, Unevaluated):
         options = {}
@@ -223,7 +223,13 @@ def _spec(table: Mapping[str, Any], module: str) -> Spec:
     )
 
 
+def _valid_keys(table: Mapping[str, Any], module: str) -> None:
+    if unknown := sorted(key for key in table if key.lower() not in _OPTION_KEYS):
+        raise RehearsalError(f"module {module}: argument spec entry contains an invalid key {unknown[0]!r}")
+
+
 def _option(meta: Mapping[str, Any], module: str) -> Option:
+    _valid_keys(meta, module)
     kind = meta.get("type", "str")
     elements = meta.get("elements")
     choices = meta.get("choices")
@@ -397,7 +403,8 @@ def _described(document: Mapping[str, Any], module: str) -> Spec:
         for key, meta in _documentation_fragment(str(name)).items():
             options.setdefault(key, meta)
     support = (document.get("attributes") or {}).get("check_mode") or {}
-    spec = _described_options(options)
+    free_form = options.pop("free_form", None) is not None
+    spec = replace(_described_options(options), free_form=free_form)
     return replace(spec, supports_check_mode=support.get("support") in ("full", "partial"), source="documentation")
 
 
