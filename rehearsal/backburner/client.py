@@ -119,8 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("address", help="address of the manager")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("servers", help="the registered render nodes")
-    commands.add_parser("jobs", help="the queue")
+    commands.add_parser("servers", aliases=["get srvlist"], help="the registered render nodes")
+    commands.add_parser("jobs", aliases=["get joblist"], help="the queue")
     submit = commands.add_parser("submit", help="queue a fake render job")
     submit.add_argument("--name", required=True)
     submit.add_argument("--frames", required=True, help="first-last, for example 1-100")
@@ -138,9 +138,9 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(options: argparse.Namespace) -> object:
     async with manager_client(options.address, options.port) as client:
         match options.command:
-            case "servers":
+            case "servers" | "get srvlist":
                 return [asdict(server) | {"state": _SERVER_STATES[server.state]} for server in await client.servers()]
-            case "jobs":
+            case "jobs" | "get joblist":
                 return [asdict(job) | {"state": _JOB_STATES[job.state]} for job in await client.jobs()]
             case "submit":
                 first, _, last = options.frames.partition("-")

@@ -170,6 +170,8 @@ class _Manager:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._assign_forever())
                 group.create_task(self._ping_forever())
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
         finally:
             listener.close()
             for session in tuple(self.sessions):
