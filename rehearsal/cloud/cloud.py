@@ -1,0 +1,190 @@
+"""The simulated region: a served API, and what the hypervisor asks and tells."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from rehearsal.cloud import console, view
+from rehearsal.cloud.calls import CallLog
+from rehearsal.cloud.endpoint import Endpoint
+from rehearsal.cloud.errors import ApiError
+from rehearsal.cloud.faults import Faults
+from rehearsal.cloud.records import Instance, Lifecycle
+from rehearsal.cloud.region import Region
+from rehearsal.cloud.settings import CloudSettings
+from rehearsal.cloud.states import BY_GUEST, advance, stop, terminate
+from rehearsal.interfaces import CallRecord, CloudView, RehearsalError
+
+log = logging.getLogger(__name__)
+TICK = 0.1  # seconds between two looks at the clock
+INTERRUPTION_NOTICE = 120.0  # seconds; EC2 User Guide, "Spot Instance interruption notices"
+
+
+class QuietHandler(WSGIRequestHandler):  # type: ignore[misc]
+    """The call log tells what was asked; werkzeug's own access log would only repeat it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        pass
+
+
+class Cloud:
+    """Implements :class:`rehearsal.interfaces.CloudApi`. Every method may be called from any thread."""
+
+    def __init__(self, settings: CloudSettings | None = None) -> None:
+        self.settings = settings or CloudSettings()
+        self.calls: list[CallRecord] = []
+        self.region = Region(self.settings)
+        self._callbacks: list[Callable[[], None]] = []
+        self._endpoint = Endpoint(self.region)
+        self._faults = Faults(self._endpoint)
+        self._log = CallLog(self._faults, self.calls, self.settings.clock, self.settings.call_log, self._after_call)
+        self._server: BaseWSGIServer | None = None
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+
+    # ------------------------------------------------------------------------------------------------------- life cycle
+
+    def serve(self, sock: socket.socket) -> None:
+        """Answer requests on a listening socket, in threads, until :meth:`stop`. Returns at once."""
+        if self._server is not None:
+            raise RehearsalError("The cloud is being served already: stop it first.")
+        host, port = sock.getsockname()[:2]
+        self._stopping.clear()
+        self._server = make_server(host, port, self._log, threaded=True, request_handler=QuietHandler, fd=sock.fileno())
+        self._threads = [
+            threading.Thread(target=self._server.serve_forever, args=(TICK,), name="cloud-api", daemon=True),
+            threading.Thread(target=self._tick, name="cloud-clock", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End serving. The records stay; a later :meth:`serve` goes on with them."""
+        self._stopping.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        self._log.close()
+
+    def reset(self) -> None:
+        """Forget everything but the settings and the callbacks; for tests."""
+        self.region = Region(self.settings)
+        self._endpoint.region = self.region
+        self._faults.clear()
+        self.calls.clear()
+
+    def _tick(self) -> None:
+        while not self._stopping.wait(TICK):
+            with self.region.lock:
+                changed = advance(self.region)
+            if changed:
+                self._changed()
+
+    def _after_call(self, record: CallRecord) -> None:
+        if record.mutating and record.status and record.status < 400:
+            self._changed()
+
+    def _changed(self) -> None:
+        for callback in list(self._callbacks):
+            callback()
+
+    # -------------------------------------------------------------------------------------------- for the hypervisor
+
+    def view(self) -> CloudView:
+        with self.region.lock:
+            advance(self.region)
+            return view.view(self.region)
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    def _instance(self, instance_id: str) -> Instance:
+        try:
+            return self.region.instance(instance_id)
+        except ApiError as error:
+            raise RehearsalError(error.message) from error
+
+    def console_write(self, instance_id: str, data: bytes) -> None:
+        with self.region.lock:
+            console.write(self.region, self._instance(instance_id), data)
+
+    def console(self, instance_id: str) -> bytes:
+        with self.region.lock:
+            return bytes(self._instance(instance_id).console)
+
+    def password_data(self, instance_id: str, password: str) -> None:
+        with self.region.lock:
+            console.publish_password(self.region, self._instance(instance_id), password)
+
+    def guest_power_off(self, instance_id: str) -> None:
+        """The guest shut itself down; an instance that is going down anyway is left alone."""
+        with self.region.lock:
+            advance(self.region)
+            instance = self._instance(instance_id)
+            if instance.state not in ("pending", "running"):
+                return
+            if instance.shutdown_behavior == "terminate" or instance.lifecycle == "spot":
+                terminate(self.region, instance, BY_GUEST)
+            else:
+                stop(self.region, instance, BY_GUEST)
+        self._changed()
+
+    def image_ready(self, image_id: str, *, error: str | None = None) -> None:
+        """An image that was deregistered meanwhile is left alone."""
+        with self.region.lock:
+            image = self.region.images.get(image_id)
+            if image is None:
+                if image_id in self.region.deregistered:
+                    return
+                raise RehearsalError(f"There is no image {image_id}")
+            image.copied, image.failure = True, error
+            changed = advance(self.region)
+        if changed:
+            self._changed()
+
+    # ----------------------------------------------------------------------------------------------------------- faults
+
+    def set_capacity(
+        self, instance_type: str, zone: str, count: int | None, lifecycle: Lifecycle | None = None
+    ) -> None:
+        """How many instances of the type fit into the zone, of ``lifecycle`` or altogether; None: plenty."""
+        with self.region.lock:
+            key = (instance_type, zone, lifecycle)
+            if count is None:
+                self.region.capacity.pop(key, None)
+            else:
+                self.region.capacity[key] = count
+
+    def spot_interrupt(self, instance_id: str, in_seconds: float = INTERRUPTION_NOTICE) -> None:
+        """Announce that EC2 takes the spot instance away, and do so after ``in_seconds``."""
+        with self.region.lock:
+            instance = self._instance(instance_id)
+            if instance.lifecycle != "spot":
+                raise RehearsalError(f"{instance_id} is not a spot instance: only those are interrupted.")
+            instance.spot_action_time = self.region.now() + in_seconds
+            request = self.region.spot_requests[instance.spot_request_id or ""]
+            request.status = "marked-for-termination"
+        self._changed()
+
+    def throttle(self, action: str, count: int) -> None:
+        """Answer the next ``count`` calls of ``action`` with RequestLimitExceeded."""
+        self._faults.fail_next(action, "RequestLimitExceeded", count)
+
+    def fail_next(self, action: str, code: str, count: int = 1) -> None:
+        """Answer the next ``count`` calls of ``action`` (``*``: any) with the error ``code``."""
+        self._faults.fail_next(action, code, count)
+
+    def api_down(self, value: bool) -> None:
+        """While true, every connection ends without an answer."""
+        self._faults.down(value)
