@@ -148,8 +148,9 @@ def decrypt_password(data: str, key: rsa.RSAPrivateKey, name: str) -> str:
         cause: Exception | None = error
     else:
         cause = None
-    # With the wrong key OpenSSL 3.2 and later gives random bytes instead of an error (implicit rejection).
-    if not password or not password.isprintable():
+    # With the wrong key OpenSSL 3.2 and later gives random bytes of random length instead of an error (implicit
+    # rejection). EC2Launch makes passwords of 32 characters.
+    if len(password) < 8 or not password.isprintable():
         raise AccessError(
             f"The password of the instance cannot be decrypted with the key {name}. "
             "Remedy: name the private key of the key pair that the instance was launched with."
