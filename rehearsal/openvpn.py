@@ -133,7 +133,7 @@ class AutomaticService:
 
 
 class InteractiveService:
-    """The program of ``OpenVPNServiceInteractive`` (openvpnserv.exe): it waits for a desktop program that never asks."""
+    """The program of ``OpenVPNServiceInteractive`` (openvpnserv.exe): it waits for a desktop that never asks."""
 
     async def __call__(self, host: Host, service: str) -> None:
         """Run until cancelled."""
