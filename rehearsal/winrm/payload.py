@@ -178,19 +178,24 @@ def _decode_bootstrap(text: str) -> Request:
     return request
 
 
+def _typed(value: Any, kind: type, what: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise RehearsalError(f"{what} is a {type(value).__name__}, expected {kind.__name__}")
+    return value
+
+
 def _document(text: str, what: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         # The document itself may hold secrets, so the message shows positions only.
         raise RehearsalError(f"{what} of a payload is not JSON: {error.msg} at {error.pos}") from None
-    if not isinstance(document, dict):
-        raise RehearsalError(f"{what} of a payload is a {type(document).__name__}, expected an object")
-    return document
+    return dict(_typed(document, dict, f"{what} of a payload"))
 
 
 def _keys(document: Mapping[str, Any], what: str, required: Collection[str], optional: Collection[str] = ()) -> None:
-    """Check that a part of a payload has exactly the keys that are known."""
+    """Check that a part of a payload is an object with exactly the keys that are known."""
+    _typed(document, dict, what)
     if missing := sorted(set(required) - set(document)):
         raise RehearsalError(f"{what} lacks {', '.join(missing)}; the rehearsal knows ansible-core {SUPPORTED}")
     if unknown := sorted(set(document) - set(required) - set(optional)):
@@ -216,14 +221,19 @@ def _bootstrap_parameters(bootstrap: Mapping[str, Any]) -> dict[str, Any]:
 
 def _decode_manifest(manifest: Mapping[str, Any]) -> Request:
     _keys(manifest, "the exec manifest", ("scripts", "actions", "signed_hashlist"))
-    scripts = manifest["scripts"]
+    scripts = _typed(manifest["scripts"], dict, "scripts of the exec manifest")
     for name, script in scripts.items():
         _keys(script, f"script {name} of the exec manifest", ("path", "script"))
-    for name in manifest["signed_hashlist"]:
+        _typed(script["path"], str, f"path of script {name}")
+        _typed(script["script"], str, f"body of script {name}")
+    for name in _typed(manifest["signed_hashlist"], list, "signed_hashlist of the exec manifest"):
         _script_text(scripts, name)
-    actions = manifest["actions"]
+    actions = _typed(manifest["actions"], list, "actions of the exec manifest")
     for action in actions:
         _keys(action, "an action of the exec manifest", ("name", "params", "secure_params"))
+        _typed(action["name"], str, "the name of an action")
+        _typed(action["params"], dict, f"params of {action['name']}")
+        _typed(action["secure_params"], dict, f"secure_params of {action['name']}")
         if action["name"] not in scripts:
             raise RehearsalError(f"the exec manifest has an action {action['name']!r} without its script")
     order = [action["name"] for action in actions]
@@ -248,13 +258,17 @@ def _decode_manifest(manifest: Mapping[str, Any]) -> Request:
             case "become_wrapper.ps1":
                 _keys(parameters, "become_wrapper.ps1", ("BecomeUser",), ("LogonType", "LogonFlags"))
                 _keys(action["secure_params"], "become_wrapper.ps1", (), ("BecomePassword",))
+                _texts(parameters, "params of become_wrapper.ps1")
+                _texts(action["secure_params"], "secure_params of become_wrapper.ps1")
                 secrets = {name: Secret(value) for name, value in action["secure_params"].items()}
                 request.become = {**parameters, **secrets}
             case "async_wrapper.ps1":
                 _keys(parameters, "async_wrapper.ps1", ("AsyncDir", "AsyncJid", "StartupTimeout"))
+                _parameters(parameters, "async_wrapper.ps1")
                 request.asynchronous = dict(parameters)
             case "async_watchdog.ps1":
                 _keys(parameters, "async_watchdog.ps1", ("Timeout",))
+                _parameters(parameters, "async_watchdog.ps1")
                 request.asynchronous = {**(request.asynchronous or {}), **parameters}
             case _:
                 _decode_module(request, parameters, scripts)
@@ -264,13 +278,35 @@ def _decode_manifest(manifest: Mapping[str, Any]) -> Request:
 def _built_in(action: Mapping[str, Any]) -> Request:
     kind, parameters = _BUILT_IN[action["name"]]
     _keys(action["params"], action["name"], parameters)
+    _parameters(action["params"], action["name"])
     if action["secure_params"]:
         raise RehearsalError(f"action {action['name']} has secure parameters: not known")
     return Request(kind, parameters=dict(action["params"]))  # type: ignore[arg-type]
 
 
+_NUMBERS: Final = frozenset({"BufferSize", "Offset", "StartupTimeout", "Timeout"})
+
+
+def _parameters(parameters: Mapping[str, Any], action: str) -> None:
+    """Check the types of an action's parameters: texts, but for the few numbers."""
+    for name, value in parameters.items():
+        _typed(value, int if name in _NUMBERS else str, f"{name} of {action}")
+
+
+def _texts(values: Mapping[str, Any], what: str) -> None:
+    for name, value in values.items():
+        _typed(value, str, f"{name} in {what}")
+
+
+def _environment_text(name: str, value: Any) -> str:
+    """A task's ``environment`` may hold any scalar; PowerShell turns it into a text."""
+    if value is None or isinstance(value, dict | list):
+        raise RehearsalError(f"environment variable {name} is a {type(value).__name__}, expected a text")
+    return str(value)
+
+
 def _script_text(scripts: Mapping[str, Any], name: str) -> str:
-    if name not in scripts:
+    if _typed(name, str, "the name of a script") not in scripts:
         raise RehearsalError(f"the exec manifest names a script {name!r} that it does not carry")
     raw = _base64(scripts[name]["script"], f"script {name}")
     try:
@@ -283,7 +319,8 @@ def _decode_module(request: Request, parameters: Mapping[str, Any], scripts: Map
     _keys(parameters, "module_wrapper.ps1", ("Script", "Environment"), _MODULE_KEYS)
     name = parameters["Script"]
     request.script = _script_text(scripts, name)
-    request.environment = {key: str(value) for key, value in parameters["Environment"].items()}
+    environment = _typed(parameters["Environment"], dict, "Environment of module_wrapper.ps1")
+    request.environment = {key: _environment_text(key, value) for key, value in environment.items()}
     if "ForModule" not in parameters:
         _keys(parameters, "module_wrapper.ps1 of a script", ("Script", "Environment"))
         request.kind, request.module = "script", name
@@ -291,8 +328,9 @@ def _decode_module(request: Request, parameters: Mapping[str, Any], scripts: Map
     _keys(parameters, "module_wrapper.ps1 of a module", _MODULE_KEYS)
     if parameters["ForModule"] is not True:
         raise RehearsalError(f"module_wrapper.ps1: ForModule is {parameters['ForModule']!r}, expected true")
-    for dependency in (*parameters["CSharpModules"], *parameters["PowerShellModules"]):
-        _script_text(scripts, dependency)
+    for kind in ("CSharpModules", "PowerShellModules"):
+        for dependency in _typed(parameters[kind], list, f"{kind} of module_wrapper.ps1"):
+            _script_text(scripts, dependency)
     arguments = _complex_args(parameters["Variables"])
     request.internal = {
         key.removeprefix("_ansible_"): value for key, value in arguments.items() if key.startswith("_ansible_")
@@ -305,15 +343,12 @@ def _decode_module(request: Request, parameters: Mapping[str, Any], scripts: Map
 
 def _complex_args(variables: list[dict[str, Any]]) -> dict[str, Any]:
     names = []
-    for variable in variables:
+    for variable in _typed(variables, list, "Variables of module_wrapper.ps1"):
         _keys(variable, "a variable of module_wrapper.ps1", ("Name", "Value", "Scope"))
         names.append((variable["Name"], variable["Scope"]))
     if names != [("complex_args", "Global")]:
         raise RehearsalError(f"module_wrapper.ps1 sets {names}, expected the one global variable complex_args")
-    value = variables[0]["Value"]
-    if not isinstance(value, dict):
-        raise RehearsalError(f"complex_args is a {type(value).__name__}, expected an object")
-    return value
+    return dict(_typed(variables[0]["Value"], dict, "complex_args"))
 
 
 def _module_name(script: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,15 @@ def test_what_is_not_understood_is_an_error(name: str) -> None:
         mutated(change)
 
 
+def test_environment_takes_scalars_as_texts() -> None:
+    recorded = steps(VERSIONS[-1], "win_file")[0]
+    head, manifest_text = recorded["stdin"].split(payload.SEPARATOR)
+    manifest = json.loads(manifest_text)
+    manifest["actions"][-1]["params"]["Environment"] = {"N": 5, "B": True}
+    stdin = head + payload.SEPARATOR + json.dumps(manifest)
+    assert payload.decode(recorded["command_line"], stdin.encode()).environment == {"N": "5", "B": "True"}
+
+
 def test_unknown_action_with_its_script_is_an_error() -> None:
     def coverage(bootstrap: dict[str, Any], manifest: dict[str, Any]) -> None:
         manifest["scripts"]["coverage_wrapper.ps1"] = {"path": "x", "script": ""}
@@ -286,3 +295,44 @@ def test_unknown_command_lines_are_errors(line: str, message: str) -> None:
 def test_input_must_be_utf8() -> None:
     with pytest.raises(RehearsalError, match="not UTF-8"):
         payload.decode("ipconfig", b"\xff")
+
+
+def nodes(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """All places of a JSON document except inside the module's own arguments, which may be anything."""
+    yield path
+    if path and path[-1] == "Value":
+        return
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for key, item in items:
+        yield from nodes(item, (*path, key))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_value_of_another_type_is_taken_silently(case: str) -> None:
+    """Whatever part of a payload has another type is refused with a text, and never breaks the decoder."""
+    for step in steps(VERSIONS[-1], case):
+        if payload.SEPARATOR not in step["stdin"]:
+            continue
+        head, rest = step["stdin"].split(payload.SEPARATOR, 1)
+        manifest_text, mark, data = rest.partition(payload.SEPARATOR)
+        for path in nodes(json.loads(manifest_text)):
+            manifest = json.loads(manifest_text)
+            where: Any = {"": manifest}
+            for key in ("", *path)[:-1]:
+                where = where[key]
+            key = ("", *path)[-1]
+            for other in (None, 7, 1.5, True, "x", [1], {"x": 1}):
+                where[key] = other
+                changed = json.dumps(manifest if path else other)
+                stdin = head + payload.SEPARATOR + changed + mark + data
+                try:
+                    payload.decode(step["command_line"], stdin.encode())
+                except RehearsalError as error:
+                    assert str(error)
+                else:
+                    numeric = path[-1] in ("BufferSize", "Offset", "StartupTimeout", "Timeout") and other == 7
+                    free = path[-1] == "Value" or "Environment" in path
+                    accepted = numeric or free or isinstance(other, str)
+                    assert accepted, (path, other)

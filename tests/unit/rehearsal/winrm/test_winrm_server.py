@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,7 +27,7 @@ from winrm.exceptions import (
 from winrm.protocol import Protocol
 
 from rehearsal.interfaces import RehearsalError, Reply, Request
-from rehearsal.winrm import auth
+from rehearsal.winrm import auth, wsman
 
 Listen = Callable[..., Any]
 
@@ -377,3 +378,39 @@ def test_damaged_encrypted_message_is_refused(listen: Listen) -> None:
 def test_encrypted_message_needs_a_session() -> None:
     with pytest.raises(auth.MessageError, match="without an NTLM session"):
         auth.ConnectionAuthenticator(tls=False).unwrap(b"x")
+
+
+def test_no_missing_part_of_a_message_breaks_the_service(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each element of each real message is left out once: the answer is SOAP or a refusal."""
+    original = wsman.ShellService.answer
+    messages: list[bytes] = []
+
+    async def record(self: wsman.ShellService, envelope: bytes, user: str) -> tuple[int, bytes]:
+        messages.append(envelope)
+        return await original(self, envelope, user)
+
+    monkeypatch.setattr(wsman.ShellService, "answer", record)
+    listener = listen()
+    send(listener.client("ssl", operation_timeout_sec=1, read_timeout_sec=2), [b"input"])
+    monkeypatch.undo()
+    assert len(messages) == 6
+
+    async def replay() -> set[int]:
+        statuses = set()
+        for envelope in messages:
+            root = ET.fromstring(envelope)
+            for parent in root.iter():
+                for index, child in enumerate(list(parent)):
+                    parent.remove(child)
+                    service = wsman.ShellService(listener.host)
+                    try:
+                        status, answer = await service.answer(ET.tostring(root), "Administrator")
+                        assert ET.fromstring(answer).tag.endswith("Envelope")
+                    except wsman.MalformedMessageError:
+                        status = 400
+                    service.close()
+                    statuses.add(status)
+                    parent.insert(index, child)
+        return statuses
+
+    assert asyncio.run(replay()) == {200, 400, 500}

@@ -201,7 +201,7 @@ def test_unknown_options_pass_when_the_payload_says_so() -> None:
 
 
 def test_real_module_of_the_new_style() -> None:
-    with pytest.raises(specs.ModuleArgumentError, match="value of start_mode must be one of: auto, manual, disabled, delayed"):
+    with pytest.raises(specs.ModuleArgumentError, match="one of: auto, manual, disabled, delayed"):
         specs.check("ansible.windows.win_service", {"name": "x", "start_mode": "fast"})
     assert specs.check("ansible.windows.win_service", {"name": "x"}).supports_check_mode
 
