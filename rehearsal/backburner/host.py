@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ntpath
 import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from ipaddress import AddressValueError, IPv4Address
 from typing import Protocol
 
@@ -54,6 +56,18 @@ def write_file(files: Files, path: str, data: bytes) -> None:
     """Write ``data`` to ``path`` and make its folder first. FILE_ERRORS pass through."""
     files.make_directory(ntpath.dirname(path))
     files.write_bytes(path, data)
+
+
+def in_task_list(host: Host, images: Sequence[str]) -> AbstractContextManager[object]:
+    """Show programs in the host's task list for as long as the context lasts, where the host offers that.
+
+    A host with a task list has ``show_processes(images)``, which gives the context.
+    """
+    show = getattr(host, "show_processes", None)
+    if show is None:
+        return nullcontext()
+    shown: AbstractContextManager[object] = show(images)
+    return shown
 
 
 def resolve(host: Host, name: str) -> str | None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 import ntpath
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from rehearsal.backburner.host import FILE_ERRORS, Host, resolve, write_file
+from rehearsal.backburner.host import FILE_ERRORS, Host, in_task_list, resolve, write_file
 from rehearsal.backburner.log import Log
 from rehearsal.backburner.protocol import GREETING, PROMPT, Answer, Connection, ProtocolError, encode, read_line, send
 from rehearsal.backburner.settings import Settings, SettingsError, load, server_handle
@@ -25,24 +23,14 @@ REGISTER_INTERVAL = 5.0
 RENDER_IMAGES = ("maxadapter.adp.exe", "3dsmax.exe")
 """Processes below serversvc.exe while a frame is rendered: the adapter and its child."""
 
-ShowProcesses = Callable[[Host, tuple[str, ...]], AbstractContextManager[object]]
-"""Shows programs in the host's task list for as long as the context lasts."""
-
 OK = Answer(200, "OK")
-
-
-@contextmanager
-def show_nothing(host: Host, images: tuple[str, ...]) -> Iterator[None]:
-    """The ShowProcesses of a host without a task list."""
-    yield
 
 
 class BackburnerServer:
     """The program of the service ``BACKBURNER_SRV_200``. ``time_scale`` shortens every wait but rendering (tests)."""
 
-    def __init__(self, time_scale: float = 1.0, show_processes: ShowProcesses = show_nothing) -> None:
+    def __init__(self, time_scale: float = 1.0) -> None:
         self._time_scale = time_scale
-        self._show_processes = show_processes
 
     async def __call__(self, host: Host, service: str) -> None:
         """Run until cancelled. WindowsError 1067 when it cannot start; backburner.log says why."""
@@ -53,7 +41,7 @@ class BackburnerServer:
         except (SettingsError, *FILE_ERRORS) as error:
             log.error(f"Cannot start server: {error}")
             raise WindowsError(1067, f"Cannot start server: {error}") from error
-        await _Server(host, settings, log, self._time_scale, self._show_processes).run()
+        await _Server(host, settings, log, self._time_scale).run()
 
 
 @dataclass(frozen=True)
@@ -72,14 +60,11 @@ class _Task:
 
 
 class _Server:
-    def __init__(
-        self, host: Host, settings: Settings, log: Log, time_scale: float, show_processes: ShowProcesses
-    ) -> None:
+    def __init__(self, host: Host, settings: Settings, log: Log, time_scale: float) -> None:
         self.host = host
         self.settings = settings
         self.log = log
         self.scale = time_scale
-        self.show_processes = show_processes
         self.handle = server_handle(settings.mac)
         self.manager: str | None = None
         """Address of the manager that it registers or is registered with. Set before the request is sent: the manager
@@ -219,7 +204,7 @@ class _Server:
     async def _render(self, task: _Task) -> None:
         self.log.info(f"Job {task.job:08X} {task.name}: frame {task.frame} started")
         report: dict[str, str | int] = {"server": self.handle, "job": task.job, "frame": task.frame}
-        with self.show_processes(self.host, RENDER_IMAGES):
+        with in_task_list(self.host, RENDER_IMAGES):
             await asyncio.sleep(task.seconds)
         try:
             picture = f"frame {task.frame} of {task.name}, rendered by {self.settings.server_name}\r\n".encode()

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import ssl
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -66,6 +66,15 @@ class Machine:
     def log(self, text: str) -> None:
         self.messages.append(text)
 
+    @contextmanager
+    def show_processes(self, images: Sequence[str]) -> Iterator[None]:
+        self.processes.extend(images)
+        try:
+            yield
+        finally:
+            for image in images:
+                self.processes.remove(image)
+
     @property
     def address(self) -> str:
         return str(self.platform.nic.address)
@@ -88,16 +97,6 @@ class Machine:
             text, count = re.subn(rf"(<{name}[^>]*>)[^<]*(</{name}>)", rf"\g<1>{value}\g<2>", text)
             assert count, name
         self.files.write_bytes(SETTINGS_FILE, text.encode())
-
-
-@contextmanager
-def show_processes(host: Any, images: tuple[str, ...]) -> Iterator[None]:
-    host.processes.extend(images)
-    try:
-        yield
-    finally:
-        for image in images:
-            host.processes.remove(image)
 
 
 class Farm:
@@ -132,7 +131,7 @@ class Farm:
         self._start(machine, "BACKBURNER_MGR_200", BackburnerManager(SCALE))
 
     def start_server(self, machine: Machine) -> None:
-        self._start(machine, "BACKBURNER_SRV_200", BackburnerServer(SCALE, show_processes))
+        self._start(machine, "BACKBURNER_SRV_200", BackburnerServer(SCALE))
 
     def _start(self, machine: Machine, service: str, program: Any) -> None:
         machine.services[service] = asyncio.create_task(program(machine, service))

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from rehearsal.backburner.host import HOSTS_FILE, resolve, write_file
+from rehearsal.backburner.host import HOSTS_FILE, in_task_list, resolve, write_file
 from rehearsal.backburner.settings import (
     API_SETTINGS,
     SETTINGS_FILE,
@@ -180,3 +180,12 @@ def test_names_resolve_as_on_the_host(farm):
     assert resolve(machine, "ip-10-0-0-21") == "10.0.0.21"
     assert resolve(machine, "EC2AMAZ-OTHER") is None
     assert resolve(machine, "ip-10-0-0-999") is None
+
+
+def test_programs_are_shown_where_the_host_has_a_task_list(farm):
+    machine = farm.machine(1)
+    with in_task_list(machine, ("3dsmax.exe",)):
+        assert machine.processes == ["3dsmax.exe"]
+    assert machine.processes == []
+    with in_task_list(object(), ("3dsmax.exe",)):
+        pass
