@@ -1,0 +1,340 @@
+"""From power-on to ready, in order, and what happens when it does not work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import IPv4Network
+from typing import Any
+
+import pytest
+from farmnode_fakes import BUILDER, FARM, LAN, NODE, TUNNEL, Bench, instance
+
+from farmnode import boot, converge, manager
+from farmnode.boot import Boot
+from farmnode.errors import FarmNodeError
+from farmnode.identity import Identity
+from farmnode.manager import Server
+from farmnode.services import MANAGER, SERVER
+
+MANAGER_IDENTITY = Identity("06:00:00:00:00:10", "ip-10-0-0-10", "10.0.0.10")
+Listing = Callable[[], list[Server]]
+
+
+class FakeManager:
+    """A manager that listens after ``up_at`` seconds and lists a node ``slow`` seconds after its service started."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.up_at = 0.0
+        self.slow = 1.0
+        self.state = "idle"
+        self.problem: FarmNodeError | None = None
+        self.asked: list[tuple[str, int]] = []
+        self.running_since: float | None = None
+
+    def listens(self, address: str, port: int, *, timeout: float = 3.0) -> bool:
+        self.asked.append((address, port))
+        return self.bench.clock.passed >= self.up_at
+
+    def servers(self, address: str, port: int, clock: object, *, timeout: float = 15.0) -> list[Server]:
+        if self.problem:
+            raise self.problem
+        if self.bench.windows.services[SERVER].state != 4:
+            return []
+        if self.running_since is None:
+            self.running_since = self.bench.clock.passed
+        state = self.state if self.bench.clock.passed >= self.running_since + self.slow else "absent"
+        return [Server("06FFFFFFFFFF0000", "idle", "other"), Server(NODE.handle, state, NODE.name)]
+
+
+@pytest.fixture
+def farm(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> FakeManager:
+    made = FakeManager(bench)
+    monkeypatch.setattr(manager, "listens", made.listens)
+    monkeypatch.setattr(manager, "servers", made.servers)
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    return made
+
+
+def said(bench: Bench) -> dict[str, Any]:
+    (line,) = bench.windows.serial
+    assert line.endswith(b"\r\n")
+    return json.loads(line.removeprefix(b"RENDERFARM-NODE "))  # type: ignore[no-any-return]
+
+
+def remembered(bench: Bench) -> dict[str, Any]:
+    return bench.machine.state.load()["boot"]  # type: ignore[no-any-return]
+
+
+def outcomes(bench: Bench) -> dict[str, str]:
+    return {phase["name"]: phase["outcome"] for phase in remembered(bench)["phases"]}
+
+
+def test_a_render_node_comes_up(bench: Bench, farm: FakeManager) -> None:
+    farm.up_at = 5.0
+    event = Boot(bench.machine).run()
+    assert event == said(bench)
+    assert event == {
+        "event": "ready",
+        "version": 1,
+        "time": event["time"],
+        "instance": "i-0123456789abcdef0",
+        "role": "render_node",
+        "name": "ip-10-0-0-21",
+        "mac": "06:11:22:33:44:5f",
+        "address": "10.0.0.21",
+        "seconds": pytest.approx(6.4, abs=1.5),
+    }
+    assert list(outcomes(bench)) == [
+        "metadata", "role", "identity", "routes", "manager", "services", "registration",
+    ]  # fmt: skip
+    assert set(outcomes(bench).values()) == {"done"}
+    assert bench.windows.persistent == {LAN, TUNNEL} == bench.machine.state.routes()
+    assert farm.asked[0] == ("10.0.0.10", 3234)
+    text = bench.file.read_text("utf-8")
+    assert "<ManagerName>10.0.0.10<" in text and NODE.mac in text and BUILDER.mac not in text.lower()
+    assert remembered(bench)["event"] == "ready" and remembered(bench)["phase"] == "registration"
+    assert not bench.windows.called("shutdown.exe")
+
+
+def test_the_service_starts_only_after_the_file_is_right(bench: Bench, farm: FakeManager) -> None:
+    files: list[bytes] = []
+    bench.windows.on_call = lambda words: files.append(bench.file.read_bytes()) if words[1] == "start" else None
+    Boot(bench.machine).run()
+    assert len(files) == 1 and NODE.mac.encode() in files[0]
+    lines = bench.log.splitlines()
+    right = next(line for line in lines if "phase identity done" in line)
+    start = next(line for line in lines if f"starting {SERVER}" in line)
+    assert lines.index(right) < lines.index(start) and right[:24] <= start[:24]
+
+
+def test_a_second_boot_changes_nothing(bench: Bench, farm: FakeManager) -> None:
+    Boot(bench.machine).run()
+    before = bench.file.read_bytes()
+    bench.windows.services[SERVER].state = 1
+    bench.windows.calls.clear()
+    assert Boot(bench.machine).run()["event"] == "ready"
+    assert bench.file.read_bytes() == before
+    assert not bench.windows.called("route.exe", "-p") and len(bench.windows.called("sc.exe", "start")) == 1
+    assert "as it was" in remembered(bench)["phases"][2]["detail"]
+
+
+def test_the_manager_runs_its_own_service(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("manager", ""), identity=MANAGER_IDENTITY)
+    event = Boot(bench.machine).run()
+    assert (event["event"], event["role"]) == ("ready", "manager")
+    assert list(outcomes(bench)) == ["metadata", "role", "identity", "services", "manager"]
+    assert farm.asked == [("127.0.0.1", 3234)]
+    assert bench.windows.services[MANAGER].state == 4 and bench.windows.services[SERVER].state == 1
+    assert "<ManagerName>10.0.0.10<" in bench.file.read_text("utf-8")
+    assert not bench.windows.called("route.exe")
+
+
+def test_a_remote_node_leaves_routes_to_its_tunnel(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("remote_node", ""))
+    assert Boot(bench.machine).run()["event"] == "ready"
+    assert not bench.windows.called("route.exe")
+
+
+@pytest.mark.parametrize("user_data", ["", FARM % ("builder", "")])
+def test_a_builder_only_reports(bench: Bench, farm: FakeManager, user_data: str) -> None:
+    bench.metadata.answer = instance(user_data, tag="builder")
+    before = bench.file.read_bytes()
+    event = Boot(bench.machine).run()
+    assert (event["event"], event["role"]) == ("ready", "builder")
+    assert bench.file.read_bytes() == before
+    assert [words[0] for words in bench.windows.calls] == ["cmd.exe"]
+
+
+def test_routes_are_left_to_the_vpc_when_the_gateway_is_elsewhere(bench: Bench, farm: FakeManager) -> None:
+    stale = replace(LAN, network=IPv4Network("192.168.77.0/24"))
+    bench.windows.persistent = bench.windows.active = {stale}
+    bench.machine.state.update(routes=[stale.as_json()])
+    bench.metadata.answer = instance((FARM % ("render_node", "")).replace("10.0.0.10", "10.0.1.10"))
+    assert Boot(bench.machine).run()["event"] == "ready"
+    assert outcomes(bench)["routes"] == "skipped"
+    assert "10.0.1.10 is in another subnet" in remembered(bench)["phases"][3]["detail"]
+    assert bench.windows.persistent == set() and bench.machine.state.routes() == frozenset()
+
+
+def test_no_other_networks_need_no_routes(bench: Bench, farm: FakeManager) -> None:
+    user_data = FARM % ("render_node", "")
+    start, end = user_data.index('"networks"'), user_data.index("}}")
+    bench.metadata.answer = instance(user_data[:start] + '"networks":{"cloud":"10.0.0.0/24"' + user_data[end:])
+    assert Boot(bench.machine).run()["event"] == "ready"
+    assert "no routes wanted" in remembered(bench)["phases"][3]["detail"]
+
+
+# ------------------------------------------------------------------------------------------------------------ failures
+
+
+def failing(bench: Bench) -> dict[str, Any]:
+    event = Boot(bench.machine).run()
+    assert event == said(bench) and event["event"] == "failed"
+    assert event["reason"] and event["phase"] and event["code"]
+    return event
+
+
+def test_metadata_never(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = None
+    event = failing(bench)
+    assert (event["phase"], event["code"], event["reason"]) == (
+        "metadata",
+        "metadata",
+        "the metadata service is silent.",
+    )
+    assert "instance" not in event and "role" not in event
+    assert len(bench.windows.called("shutdown.exe")) == 1
+    assert outcomes(bench) == {"metadata": "failed"}
+
+
+def test_a_manager_that_knew_its_role_stays_up(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("manager", ""), identity=MANAGER_IDENTITY)
+    Boot(bench.machine).run()
+    bench.windows.serial.clear()
+    bench.metadata.answer = None
+    failing(bench)
+    assert not bench.windows.called("shutdown.exe")
+
+
+def test_a_manager_that_fails_says_so_and_stays_up(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("manager", ""), identity=MANAGER_IDENTITY)
+    bench.file.unlink()
+    event = failing(bench)
+    assert (event["role"], event["phase"], event["code"]) == ("manager", "identity", "missing_file")
+    assert not bench.windows.called("shutdown.exe") and not bench.windows.called("sc.exe", "start")
+
+
+@pytest.mark.parametrize(
+    ("user_data", "phase", "code", "reason"),
+    [
+        ("", "role", "bad_user_data", "neither a <farm> part"),
+        ("<farm>{}</farm>", "role", "bad_user_data", "version None"),
+        (
+            FARM.replace('"manager":"10.0.0.10",', "") % ("render_node", ""),
+            "identity",
+            "bad_user_data",
+            "names no manager",
+        ),
+        (
+            FARM.replace("10.0.0.10", "no.manager.invalid") % ("render_node", ""),
+            "identity",
+            "unknown_manager",
+            "resolve",
+        ),
+    ],
+)
+def test_what_it_is_told_makes_no_sense(
+    bench: Bench, farm: FakeManager, user_data: str, phase: str, code: str, reason: str
+) -> None:
+    bench.metadata.answer = instance(user_data)
+    event = failing(bench)
+    assert (event["phase"], event["code"]) == (phase, code) and reason in event["reason"]
+    assert len(bench.windows.called("shutdown.exe")) == 1 and not bench.windows.called("sc.exe", "start")
+
+
+def test_a_tag_alone_does_not_tell_the_manager(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance("", tag="render_node")
+    assert "has no <farm> part" in failing(bench)["reason"]
+
+
+def test_an_image_that_was_not_sealed(bench: Bench, farm: FakeManager) -> None:
+    bench.machine.state.image_path.unlink()
+    event = failing(bench)
+    assert event["code"] == "not_sealed" and "Bake the image with 'farmnode seal'" in event["reason"]
+
+
+def test_the_manager_never_listens(bench: Bench, farm: FakeManager) -> None:
+    farm.up_at = 1e9
+    bench.metadata.answer = instance(FARM % ("render_node", ',"limits":{"manager":30}'))
+    event = failing(bench)
+    assert (event["phase"], event["code"]) == ("manager", "manager_unreachable")
+    assert "nothing took a connection at 10.0.0.10:3234 for 30 seconds" in event["reason"]
+    assert event["seconds"] == 30
+    assert not bench.windows.called("sc.exe", "start")
+    assert len(bench.windows.called("shutdown.exe")) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "problem", "reason"),
+    [
+        ("absent", None, "the manager lists it as absent"),
+        ("idle", FarmNodeError("manager_protocol", "gibberish."), "gibberish."),
+    ],
+)
+def test_never_registered(
+    bench: Bench, farm: FakeManager, state: str, problem: FarmNodeError | None, reason: str
+) -> None:
+    farm.state, farm.problem = state, problem
+    event = failing(bench)
+    assert (event["phase"], event["code"], event["seconds"]) == ("registration", "not_registered", 180)
+    assert f"({NODE.mac}) is not registered at 10.0.0.10 after 180 seconds: {reason}" in event["reason"]
+
+
+def test_not_in_the_list_at_all(bench: Bench, farm: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager, "servers", lambda *_: [])
+    assert "the manager does not list it" in failing(bench)["reason"]
+
+
+def test_a_service_that_does_not_start(bench: Bench, farm: FakeManager) -> None:
+    del bench.windows.services[SERVER]
+    farm_limits = ',"limits":{"service":7}'
+    bench.metadata.answer = instance(FARM % ("render_node", farm_limits))
+    event = failing(bench)
+    assert (event["phase"], event["code"]) == ("services", "service")
+    assert bench.machine.services.limit == 7
+
+
+def test_a_defect_is_reported_like_any_failure(
+    bench: Bench, farm: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(converge, "apply", defect)
+    event = failing(bench)
+    assert (event["phase"], event["code"], event["reason"]) == ("identity", "unexpected", "ZeroDivisionError: oops")
+    assert "Traceback" in bench.log and len(bench.windows.called("shutdown.exe")) == 1
+
+
+def test_a_state_that_cannot_be_read_ends_the_node(bench: Bench, farm: FakeManager) -> None:
+    bench.machine.state.path.write_text("{")
+    event = failing(bench)
+    assert event["code"] == "broken_state"
+    assert len(bench.windows.called("shutdown.exe")) == 1
+
+
+def test_a_full_disk_does_not_silence_it(bench: Bench, farm: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise FarmNodeError("disk_full", "no room.")
+
+    monkeypatch.setattr(type(bench.machine.state), "update", lambda self, **values: full())
+    event = failing(bench)
+    assert event["code"] == "disk_full"
+    assert "ERROR no room." in bench.log
+
+
+def test_a_shutdown_that_fails_is_logged(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = None
+
+    def refuse(words: list[str]) -> None:
+        if words[0] == "shutdown.exe":
+            raise FarmNodeError("program", "shutdown.exe is tired.")
+
+    bench.windows.on_call = refuse
+    failing(bench)
+    assert "ERROR shutdown.exe is tired." in bench.log
+
+
+def test_a_remembered_role_that_is_none(bench: Bench, farm: FakeManager) -> None:
+    bench.machine.state.update(boot={"role": 5})
+    bench.metadata.answer = None
+    failing(bench)
+    assert len(bench.windows.called("shutdown.exe")) == 1
+
+
+def test_every_phase_exists() -> None:
+    for names in boot._PHASES.values():
+        assert all(callable(getattr(Boot, f"_{name}")) for name in names)

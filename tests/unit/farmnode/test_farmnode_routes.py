@@ -1,0 +1,180 @@
+"""Routes: the logic on sets, what Windows prints, and carrying it out."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network
+
+import pytest
+from farmnode_fakes import LAN, TUNNEL, Bench
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farmnode.errors import FarmNodeError
+from farmnode.programs import Completed
+from farmnode.routes import (
+    Active,
+    Plan,
+    Route,
+    on_link,
+    parse_active,
+    parse_persistent,
+    plan,
+    require_sound,
+    route_from_json,
+)
+
+OWN = IPv4Address("10.0.0.21")
+LINKS = frozenset({(IPv4Network("10.0.0.0/24"), OWN)})
+NOTHING = Active(frozenset(), LINKS)
+
+
+def route(network: str, gateway: str = "10.0.0.10", metric: int = 1) -> Route:
+    return Route(IPv4Network(network), IPv4Address(gateway), metric)
+
+
+def active(*routes: Route) -> Active:
+    return Active(frozenset((each.network, each.gateway) for each in routes), LINKS)
+
+
+ROUTES = st.builds(
+    Route,
+    st.sampled_from([IPv4Network(f"192.168.{number}.0/24") for number in range(4)]),
+    st.sampled_from([IPv4Address("10.0.0.10"), IPv4Address("10.0.0.11")]),
+)
+SETS = st.frozensets(ROUTES, max_size=6)
+
+
+@given(SETS, SETS, SETS)
+def test_plan_makes_exactly_the_wanted_set_of_ours(
+    wanted: frozenset[Route], ours: frozenset[Route], present: frozenset[Route]
+) -> None:
+    made = plan(wanted, ours, present, NOTHING)
+    after = (present - set(made.remove)) | set(made.add)
+    assert wanted <= after
+    assert after - wanted == present - ours - wanted, "others stay, ours that are not wanted go"
+    assert made.ours <= wanted and made.ours <= after
+    assert not (made.ours & (present - ours)), "what somebody else set stays theirs"
+    again = plan(wanted, made.ours, after, active(*after))
+    assert not again.changes and again.ours == made.ours
+
+
+def test_persistent_but_not_in_use_is_activated() -> None:
+    made = plan([LAN], [LAN], [LAN], NOTHING)
+    assert made == Plan(keep=(LAN,), activate=(LAN,), ours=frozenset({LAN}))
+    assert made.changes
+
+
+def test_ours_with_another_metric_is_replaced() -> None:
+    other = route("192.168.1.0/24", metric=5)
+    made = plan([LAN], [other], [other], NOTHING)
+    assert (made.add, made.remove) == ((LAN,), (other,))
+
+
+def test_theirs_with_another_metric_is_refused() -> None:
+    other = route("192.168.1.0/24", metric=5)
+    with pytest.raises(
+        FarmNodeError, match=r"somebody else set .* metric 5. Remove it with 'route DELETE 192.168.1.0'"
+    ):
+        plan([LAN], [], [other], NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ([route("192.168.1.0/24", "10.0.1.1")], "no other machine in 10.0.0.0/24"),
+        ([route("192.168.1.0/24", "10.0.0.21")], "no other machine in"),
+        ([route("10.0.0.128/25")], "overlaps this machine's own network 10.0.0.0/24"),
+        ([route("0.0.0.0/0")], "overlaps this machine's own"),
+        ([route("192.168.0.0/16"), route("192.168.1.0/24")], "overlap; want one of them"),
+        ([route("192.168.1.0/24"), route("192.168.1.0/24", "10.0.0.11")], "overlap; want one of them"),
+    ],
+)
+def test_unsound_routes_are_refused(wanted: list[Route], said: str) -> None:
+    with pytest.raises(FarmNodeError, match=said) as caught:
+        require_sound(wanted, LINKS)
+    assert caught.value.reason == "route"
+
+
+def test_sound_routes() -> None:
+    require_sound([LAN, TUNNEL], LINKS)
+    require_sound([], [])
+    assert on_link(LAN.gateway, LINKS) and not on_link(LAN.gateway, [])
+    with pytest.raises(FarmNodeError, match="no other machine in nothing"):
+        require_sound([LAN], [])
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([], "a route has network"),
+        ({"network": "10.0.0.0/8"}, "a route has network"),
+        ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "mask": 1}, "a route has network"),
+        ({"network": "10.0.0.1/8", "gateway": "10.0.0.1"}, "host bits"),
+        ({"network": "10.0.0.0/8", "gateway": "gateway"}, "gateway"),
+        ({"network": 10, "gateway": "10.0.0.1"}, "are text"),
+        ({"network": "10.0.0.0/8", "gateway": 1}, "are text"),
+        ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": 0}, "a metric is"),
+        ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": True}, "a metric is"),
+        ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": "1"}, "a metric is"),
+        ({"network": "fd00::/8", "gateway": "10.0.0.1"}, "fd00"),
+    ],
+)
+def test_what_is_no_route(data: object, said: str) -> None:
+    with pytest.raises(FarmNodeError, match=f"^routes: .*{said}"):
+        route_from_json(data, "routes")
+
+
+def test_route_as_json_and_back() -> None:
+    assert route_from_json(LAN.as_json(), "x") == LAN
+    assert route_from_json({"network": "192.168.1.0/24", "gateway": "10.0.0.10"}, "x") == LAN
+
+
+def test_persistent_routes_are_read_from_value_names() -> None:
+    text = (
+        "\r\nHKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet\\Services\\Tcpip\\Parameters\\PersistentRoutes\r\n"
+        "    (Standard)    REG_SZ    (Wert nicht gesetzt)\r\n"
+        "    169.254.169.254,255.255.255.255,10.0.0.1,25    REG_SZ    \r\n"
+        "    192.168.1.0,255.255.255.0,10.0.0.10,1    REG_SZ    \r\n\r\n"
+    )
+    assert parse_persistent(text) == {LAN, route("169.254.169.254/32", "10.0.0.1", 25)}
+
+
+def test_active_routes_are_read_from_rows_of_numbers(bench: Bench) -> None:
+    bench.windows.active = {LAN}
+    bench.windows.persistent = {LAN, TUNNEL}
+    found = parse_active(bench.windows.table())
+    assert found.routes == {(LAN.network, LAN.gateway), (IPv4Network("0.0.0.0/0"), IPv4Address("10.0.0.1"))}
+    assert found.links == LINKS
+
+
+def test_apply_calls_route_exe_as_documented(bench: Bench) -> None:
+    old = route("192.168.9.0/24")
+    bench.windows.persistent = bench.windows.active = {old}
+    bench.machine.route_table.apply(Plan(add=(LAN,), remove=(old,), activate=(TUNNEL,)))
+    assert bench.windows.called("route.exe") == [
+        ["route.exe", "DELETE", "192.168.9.0", "MASK", "255.255.255.0", "10.0.0.10"],
+        ["route.exe", "ADD", "10.8.0.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
+        ["route.exe", "-p", "ADD", "192.168.1.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
+    ]
+    assert bench.machine.route_table.persistent() == {LAN}
+
+
+@pytest.mark.parametrize("change", [Plan(add=(LAN,)), Plan(remove=(TUNNEL,))])
+def test_a_route_program_that_only_says_ok_is_not_believed(bench: Bench, change: Plan) -> None:
+    bench.windows.persistent = {TUNNEL}
+    bench.windows.answers[("route.exe",)] = Completed(0, "The route addition failed: no idea.", "")
+    with pytest.raises(FarmNodeError, match=r"route.exe did not change 1"):
+        bench.machine.route_table.apply(change)
+
+
+def test_a_missing_registry_key_means_no_routes(bench: Bench) -> None:
+    key = r"HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters"
+    bench.windows.answers[("reg.exe", "query", key + r"\PersistentRoutes")] = Completed(1, "", "FEHLER: nicht gefunden")
+    bench.windows.answers[("reg.exe", "query", key)] = Completed(0, "...\\Parameters\\Interfaces\r\n", "")
+    assert bench.machine.route_table.persistent() == frozenset()
+    bench.windows.answers[("reg.exe", "query", key)] = Completed(0, "...\\Parameters\\PersistentRoutes\r\n", "")
+    with pytest.raises(FarmNodeError, match=r"reg.exe cannot read .*nicht gefunden"):
+        bench.machine.route_table.persistent()
+    bench.windows.answers[("reg.exe", "query", key)] = Completed(1, "", "Zugriff verweigert")
+    with pytest.raises(FarmNodeError, match="Zugriff verweigert"):
+        bench.machine.route_table.persistent()
