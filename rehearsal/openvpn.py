@@ -23,7 +23,6 @@ from rehearsal.interfaces import Outcome, Platform, RehearsalError, ServiceProgr
 from rehearsal.windows.errors import WindowsError
 
 KEY = r"HKLM\SOFTWARE\OpenVPN"
-TCPIP_KEY = r"HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters"
 RESTART_DELAY = 10.0
 """Seconds until a process that ended is started again (openvpnserv2, Service.cs)."""
 STOP_TIME = 5.0
@@ -50,12 +49,6 @@ class Files(Protocol):
 class Registry(Protocol):
     def exists(self, path: str) -> bool: ...
     def data(self, path: str, name: str = "", default: Any = None) -> Any: ...
-
-
-class Forwarder(Platform, Protocol):
-    """A platform that can act as a router."""
-
-    async def forwarding(self, enabled: bool) -> None: ...
 
 
 class Host(Protocol):
@@ -195,22 +188,6 @@ def find_binary() -> str:
     if binary is None:
         raise RehearsalError("openvpn is not installed: sudo apt-get install openvpn")
     return binary
-
-
-def router_enabled(registry: Registry) -> bool:
-    """Whether Windows would forward packets after its next boot: the value ``IPEnableRouter`` is 1.
-
-    Source: Microsoft, "TCP/IP and NetBT configuration parameters for Windows". It is read when the TCP/IP stack or
-    RemoteAccess starts, not when it is written.
-    """
-    return int(registry.data(TCPIP_KEY, "IPEnableRouter", 0) or 0) == 1
-
-
-async def apply_forwarding(registry: Registry, platform: Forwarder) -> bool:
-    """Make the machine a router or not, by the registry. To be called at power-on and when RemoteAccess starts."""
-    enabled = router_enabled(registry)
-    await platform.forwarding(enabled)
-    return enabled
 
 
 async def set_interface_forwarding(platform: Platform, device: str, enabled: bool) -> None:

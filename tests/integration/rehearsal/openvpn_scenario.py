@@ -99,8 +99,7 @@ async def main(folder: Path) -> dict[str, object]:
         gateway = hosts["a"]
         await openvpn.set_interface_forwarding(gateway.platform, "tun0", True)
         result["one interface"] = await forwarding(gateway)
-        gateway.registry.set(openvpn.TCPIP_KEY, "IPEnableRouter", "REG_DWORD", 1)
-        await openvpn.apply_forwarding(gateway.registry, gateway.platform)
+        await gateway.platform.forwarding(True)
         result["router"] = await forwarding(gateway)
     finally:
         for service in services:

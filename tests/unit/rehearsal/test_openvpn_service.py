@@ -26,7 +26,6 @@ class Platform:
 
     def __init__(self) -> None:
         self.started: list[list[str]] = []
-        self.router: list[bool] = []
         self.processes: list[asyncio.subprocess.Process] = []
         self.spawned: list[list[str]] = []
         self.answer = Outcome(0)
@@ -41,9 +40,6 @@ class Platform:
     async def spawn(self, argv, *, env, cwd, stdin=b"", timeout=3600.0):
         self.spawned.append(list(argv))
         return self.answer
-
-    async def forwarding(self, enabled: bool) -> None:
-        self.router.append(enabled)
 
 
 class Host:
@@ -244,16 +240,6 @@ def test_options_after_the_configuration_win_over_it():
     argv = command_line("openvpn", Path("/c/config-auto/a.ovpn"), Path("/c/log/a.log"), append=False)
     assert argv.index("--config") < argv.index("--dev-node") < argv.index("--pull-filter")
     assert argv[argv.index("--ignore-unknown-option") + 1 : argv.index("--config")] == list(openvpn.WINDOWS_ONLY)
-
-
-def test_forwarding_follows_the_registry(host: Host):
-    async def story() -> None:
-        assert not await openvpn.apply_forwarding(host.registry, host.platform)
-        host.registry.set(openvpn.TCPIP_KEY, "IPEnableRouter", "REG_DWORD", 1)
-        assert await openvpn.apply_forwarding(host.registry, host.platform)
-
-    asyncio.run(story())
-    assert host.platform.router == [False, True]
 
 
 def test_forwarding_of_one_interface(host: Host):
