@@ -100,7 +100,12 @@ async def _serve(folder: Folder, own_id: int, connection: socket.socket) -> int:
 
     starter_gone = asyncio.Event()
     connection.setblocking(False)
-    loop.add_reader(connection, lambda: (loop.remove_reader(connection), starter_gone.set()))
+
+    def heard() -> None:  # it never says anything: its end was closed
+        loop.remove_reader(connection)
+        starter_gone.set()
+
+    loop.add_reader(connection, heard)
 
     daemon = Daemon(folder, own_id, stop)
     running = asyncio.create_task(_until_stopped(daemon, stop, lambda **report: _tell(connection, **report)))
@@ -152,8 +157,8 @@ class Daemon:
             tell("AWS region")
             listener = netns.listening_socket(plan.INTERNET, str(plan.API_ADDRESS), plan.API_PORT)
             cloud = parts.start_cloud(listener, call_log=self.folder.path / CALLS)
-            stack.callback(cloud.close)
-            self.region = cloud.region
+            stack.callback(cloud.stop)
+            self.region = cloud.settings.region
 
             tell("installers and settings")
             downloads = self.folder.path / "downloads"
@@ -166,7 +171,7 @@ class Daemon:
             self._hypervisor = hypervisor = Hypervisor(
                 self.folder.path,
                 self._network,
-                cloud.api,
+                cloud,
                 make_host=parts.make_host,
                 make_server_image=parts.stock_server,
                 changed=self._dirty.set,
@@ -323,5 +328,5 @@ def write_inventory(folder: Folder, installers: Mapping[str, Any], passwords: Ma
 
 def _write_yaml(path: Path, values: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "---\n# Written by the rehearsal: read after the user's inventory, so it replaces what the rehearsal simulates.\n"
+    text = "---\n# Written by the rehearsal. Read after the user's inventory: replaces what the rehearsal simulates.\n"
     write_atomically(path, text + yaml.safe_dump(dict(values), sort_keys=False), mode=0o600)

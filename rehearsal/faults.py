@@ -10,7 +10,6 @@ from typing import Protocol
 from rehearsal.hypervisor import Hypervisor
 from rehearsal.interfaces import RehearsalError
 from rehearsal.machine import MachineState
-from rehearsal.network import filters, netns, plan
 
 SETTINGS_OF_BACKBURNER = (
     r"C:\Windows\ServiceProfiles\LocalService\AppData\Local\backburner\backburner.xml"  # of the services' account
@@ -21,8 +20,10 @@ _LIFT = "lift it with: python -m rehearsal inject repair {name}"
 class Cloud(Protocol):
     """What faults ask of the simulated region."""
 
-    def set_capacity(self, instance_type: str, zone: str, number: int) -> None: ...
-    def interrupt_spot(self, instance_id: str, seconds: float) -> None: ...
+    def set_capacity(self, instance_type: str, zone: str, count: int | None) -> None: ...
+    def spot_interrupt(self, instance_id: str, in_seconds: float) -> None: ...
+    def fail_next(self, action: str, code: str, count: int) -> None: ...
+    def api_down(self, value: bool) -> None: ...
 
 
 @dataclass
@@ -58,11 +59,15 @@ def _number(text: str, what: str) -> float:
     return number
 
 
+def _count(text: str, what: str) -> int:
+    if not text.isdigit():
+        raise RehearsalError(f"{what} is a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
 async def _capacity(context: Context, arguments: Sequence[str]) -> str:
     kind, zone, count = arguments
-    if not count.isdigit():
-        raise RehearsalError(f"N is a whole number of instances, not {count!r}")
-    await asyncio.to_thread(context.cloud.set_capacity, kind, zone, int(count))
+    context.cloud.set_capacity(kind, zone, _count(count, "N"))
     return f"{zone} has room for {count} instances of {kind} in all"
 
 
@@ -71,7 +76,7 @@ async def _spot_interrupt(context: Context, arguments: Sequence[str]) -> str:
     seconds = _number(arguments[1], "SECONDS")
     if machine.instance is None or machine.instance.lifecycle != "spot":
         raise RehearsalError(f"{machine.name} is not a spot instance: EC2 does not take it back")
-    await asyncio.to_thread(context.cloud.interrupt_spot, machine.key, seconds)
+    context.cloud.spot_interrupt(machine.key, seconds)
     return f"EC2 takes {machine.name} back in {seconds:g} s; its metadata service shows the notice"
 
 
@@ -88,16 +93,23 @@ async def _winrm_lost(context: Context, arguments: Sequence[str]) -> str:
 
 async def _api_down(context: Context, arguments: Sequence[str]) -> str:
     seconds = _number(arguments[0], "SECONDS")
-    await netns.nft(plan.INTERNET, filters.refuse_port(plan.API_ADDRESS, plan.API_PORT))
+    context.cloud.api_down(True)
 
     async def lift() -> None:
         await asyncio.sleep(seconds)
-        await netns.nft(plan.INTERNET, filters.without("inet", "fault"))
+        context.cloud.api_down(False)
 
     task = asyncio.create_task(lift(), name="api-down")
     context.background.add(task)
     task.add_done_callback(context.background.discard)
-    return f"the EC2 API refuses connections for {seconds:g} s"
+    return f"the EC2 API answers nobody for {seconds:g} s"
+
+
+async def _api_error(context: Context, arguments: Sequence[str]) -> str:
+    action, code, count = arguments
+    times = _count(count, "N")
+    context.cloud.fail_next(action, code, times)
+    return f"the next {times} calls of {action} end with {code}"
 
 
 async def _kill(context: Context, arguments: Sequence[str]) -> str:
@@ -133,7 +145,10 @@ async def _repair(context: Context, arguments: Sequence[str]) -> str:
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault("api-down", ("SECONDS",), "the EC2 API refuses connections", _api_down),
+        Fault("api-down", ("SECONDS",), "the EC2 API answers nobody", _api_down),
+        Fault(
+            "api-error", ("ACTION", "CODE", "N"), "the next N calls of an action (or *) end with an error", _api_error
+        ),
         Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
         Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type in a zone", _capacity),
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),

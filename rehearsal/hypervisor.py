@@ -113,6 +113,7 @@ class Hypervisor:
         self._boot_limit = asyncio.Semaphore(BOOT_LIMIT)
         self._image_locks: dict[str, asyncio.Lock] = {}
         self._copies: dict[str, asyncio.Task[None]] = {}
+        self._copied: set[str] = set()  # EC2 may call an image pending for a while after that
         self._wake = asyncio.Event()
         self._view = CloudView((), (), (), {})
         self._guarded: tuple[object, ...] = ()
@@ -164,7 +165,7 @@ class Hypervisor:
                 self._interrupt_boot(machine, current)
             elif machine.instance is None:
                 self._begin(machine, self._studio_step(machine))
-            elif machine.key not in self._copies:
+            else:
                 self._begin(machine, next_step(machine, current))
 
     def _studio_step(self, machine: Machine) -> Step:
@@ -439,38 +440,44 @@ class Hypervisor:
             if folder.name.removesuffix(".part") not in known | self._copies.keys():
                 shutil.rmtree(folder)
         for image in view.images:
-            if image.state == "pending" and image.source_instance_id is not None and image.image_id not in self._copies:
-                machine = self.machines.get(image.source_instance_id)
-                if machine is None or not machine.busy:
-                    self._copies[image.image_id] = task = asyncio.create_task(self._make_image(image, machine))
-                    if machine is not None:
-                        machine.task = task
+            source = image.source_instance_id
+            if image.state != "pending" or source is None or image.image_id in self._copied | self._copies.keys():
+                continue
+            machine = self.machines.get(source)
+            if machine is None:
+                self._copies[image.image_id] = asyncio.create_task(self._make_image(image, None))
+            elif not machine.busy and (machine.state is MachineState.OFF or not _stopping(machine)):
+                machine.task = asyncio.create_task(self._act(machine, partial(self._make_image, image)))
+                self._copies[image.image_id] = machine.task
 
     async def _make_image(self, image: ImageView, machine: Machine | None) -> None:
-        """Copy the disk of an image's source; a machine that runs is shut down for that and booted again.
+        """Copy the disk of an image's source. A source that EC2 reboots for that is copied between off and on.
 
         Source: EC2 API Reference, CreateImage: "By default, Amazon EC2 shuts down the instance, takes snapshots of any
-        attached volumes, creates the AMI, and then reboots the instance."
+        attached volumes, creates the AMI, and then reboots the instance"; with NoReboot a running system is copied.
         """
         error: str | None = None
+        reboot = False
         try:
             if machine is None or not machine.disk.exists():
                 raise RehearsalError(f"the disk of {image.source_instance_id} does not exist")
-            running = machine.state is MachineState.RUNNING
-            if running:
+            up = machine.state is MachineState.RUNNING
+            reboot = up and machine.instance is not None and machine.instance.boots != machine.boots_seen
+            if reboot:
                 await self._power_off(machine)
             await disks.clone(machine.folder, self.image_folder(image.image_id))
-            if running:
-                await self._boot(machine)
-        except (RehearsalError, OSError) as problem:
-            error = str(problem)
-            log.error("image %s: %s", image.image_id, error)
+        except Exception as problem:
+            error = str(problem) or repr(problem)
+            log.exception("image %s failed", image.image_id)
             if machine is not None:
                 machine.log(f"image {image.image_id}: {error}")
         finally:
+            self._copied.add(image.image_id)
             self._copies.pop(image.image_id, None)
         await asyncio.to_thread(partial(self.cloud.image_ready, image.image_id, error=error))
         self._wake.set()
+        if reboot and machine is not None:
+            await self._boot(machine)
 
     # ------------------------------------------------------------------------------------------------------- for users
 
@@ -481,3 +488,8 @@ class Hypervisor:
                 return machine
         known = ", ".join(sorted(machine.name for machine in self.machines.values())) or "none yet"
         raise RehearsalError(f"there is no machine {name}; machines: {known}")
+
+
+def _stopping(machine: Machine) -> bool:
+    """Whether EC2 stops the machine and its disk is therefore not yet complete."""
+    return machine.instance is not None and machine.instance.state in ("stopping", "stopped")

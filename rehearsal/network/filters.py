@@ -66,16 +66,6 @@ def leak_detector() -> str:
     return replacing("inet", "leak", body)
 
 
-def refuse_port(address: IPv4Address, port: int) -> str:
-    """Connections to one address and port are reset: what a client of a service that is down sees."""
-    body = f"""  chain refuse {{
-    type filter hook input priority filter; policy accept;
-    ip daddr {address} tcp dport {port} counter reject with tcp reset
-  }}
-"""
-    return replacing("inet", "fault", body)
-
-
 def drop_ports(ports: Iterable[int]) -> str:
     """Packets to these TCP ports of a machine vanish."""
     listed = ", ".join(str(port) for port in ports)
