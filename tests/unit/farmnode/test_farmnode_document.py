@@ -85,6 +85,7 @@ def test_values_are_set_by_name() -> None:
         ("<r><A><![CDATA[v]]></A></r>", "<r><A><![CDATA[v]]></A></r>"),
         ("<r><A><![CDATA[<old>]]>&amp;</A></r>", "<r><A>v</A></r>"),
         ("<A/>", "<A>v</A>"),
+        ("<?pi <A> ?><!-- <A> --><A/><?pi?>", "<?pi <A> ?><!-- <A> --><A>v</A><?pi?>"),
         ("<r>é€𝄞<A>old</A>é</r>", "<r>é€𝄞<A>v</A>é</r>"),
     ],
 )

@@ -101,8 +101,12 @@ def test_tag_and_user_data_may_be_missing(service: Service) -> None:
 def test_failures_that_pass_are_waited_for(service: Service) -> None:
     clock = FakeClock()
     service.failures = [500, None, 503, 400]
-    assert MetadataClient(clock, endpoint=service.endpoint).require("meta-data/mac") == "06:11:22:33:44:5f"
+    client = MetadataClient(clock, endpoint=service.endpoint)
+    assert client.require("meta-data/mac") == "06:11:22:33:44:5f"
     assert clock.passed == 0.25 + 0.5 + 1 + 2
+    service.failures = [500]
+    assert client.require("meta-data/mac") == "06:11:22:33:44:5f"
+    assert service.tokens == 1
 
 
 def test_an_expired_token_is_renewed(service: Service) -> None:
