@@ -44,6 +44,13 @@ def run(client: Protocol, command: str, arguments: tuple[str, ...] = ()) -> tupl
     return stdout.decode(), stderr.decode(), rc
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 @pytest.mark.parametrize(("transport", "tls"), [("ntlm", False), ("ntlm", True), ("ssl", True), ("basic", True)])
 def test_command_runs_over_each_supported_transport(listen: Listen, transport: str, tls: bool) -> None:
     listener = listen(tls=tls)
@@ -270,14 +277,18 @@ def test_signal_ends_a_running_command(listen: Listen) -> None:
             ended.append(request.script)
         return Reply(0)
 
-    client = listen(answer=endless).client("ssl")
+    listener = listen(answer=endless)
+    client = listener.client("ssl")
     shell = client.open_shell()
     command = client.run_command(shell, "first", console_mode_stdin=True)
+    wait_for(lambda: len(listener.host.requests) == 1)
     client.cleanup_command(shell, command)
+    wait_for(lambda: ended == ["first"])
     client.run_command(shell, "second", console_mode_stdin=True)
+    wait_for(lambda: len(listener.host.requests) == 2)
     client.close_shell(shell)
+    wait_for(lambda: ended == ["first", "second"])
     client.transport.close_session()
-    assert ended == ["first", "second"]
 
 
 def test_a_host_that_is_down_cuts_connections(listen: Listen) -> None:
