@@ -30,6 +30,8 @@ _REASONS: Final = {
 }
 # http.sys reads a somewhat larger body so that WinRM itself can answer with a fault; beyond that it answers 413.
 _BODY_FACTOR: Final = 4
+_LINGER_BYTES: Final = 64 * 1024 * 1024
+_LINGER_S: Final = 0.2
 
 
 @dataclass
@@ -125,6 +127,8 @@ async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamW
             writer.write(_encode(response))
             await writer.drain()
             if response.close:
+                if response.status == 413:
+                    await _linger(reader)
                 return
         writer.transport.abort()
     except (ConnectionError, asyncio.IncompleteReadError, ssl.SSLError) as error:
@@ -132,6 +136,19 @@ async def serve_connection(reader: asyncio.StreamReader, writer: asyncio.StreamW
     finally:
         endpoint._writers.discard(writer)
         writer.close()
+
+
+async def _linger(reader: asyncio.StreamReader) -> None:
+    """Discard what the client still sends, so that it gets to read the answer before the connection closes."""
+    discarded = 0
+    while discarded < _LINGER_BYTES:
+        try:
+            data = await asyncio.wait_for(reader.read(65536), _LINGER_S)
+        except TimeoutError:
+            return
+        if not data:
+            return
+        discarded += len(data)
 
 
 async def _read(reader: asyncio.StreamReader, limit: int) -> _Request | None:

@@ -42,6 +42,7 @@ def ansible(folder: Path, listener: Any, trust: Path, arguments: str = "", passw
     (folder / "ansible.cfg").touch()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
+        "ANSIBLE_COLLECTIONS_PATH": os.pathsep.join(str(path) for path in specs._collection_paths()),
         "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
         "ANSIBLE_HOME": str(folder / "home"),
         "ANSIBLE_NOCOLOR": "1",
