@@ -19,7 +19,8 @@ def farm_rows(hosts: Iterable[Mapping[str, Any]], servers: Iterable[Mapping[str,
     try:
         return [
             {
-                "name": host["inventory_hostname"],
+                # names that several machines share end with the instance, which has a column of its own
+                "name": str(host["inventory_hostname"]).removesuffix(f"-{host['farm_instance_id']}"),
                 "instance": host["farm_instance_id"],
                 "role": host["farm_role"],
                 "type": host["farm_type"],

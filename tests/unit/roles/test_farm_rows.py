@@ -30,6 +30,11 @@ def test_a_node_has_the_state_in_which_the_manager_lists_its_mac() -> None:
     assert [row["backburner"] for row in farm_rows(hosts, servers)] == ["idle", "not listed"]
 
 
+def test_a_name_does_not_repeat_the_instance() -> None:
+    node = host("node", "render_node", "02:00:00:00:00:01") | {"inventory_hostname": "studio-render-node-i-node"}
+    assert farm_rows([node], [])[0]["name"] == "studio-render-node"
+
+
 def test_a_manager_is_not_asked_for() -> None:
     assert farm_rows([host("manager", "manager", "02:00:00:00:00:03")], [])[0]["backburner"] == ""
 
