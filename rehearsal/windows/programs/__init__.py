@@ -1,0 +1,49 @@
+"""Stand-ins of the programs of Windows, of EC2Launch, of Backburner and of Python's embeddable package.
+
+Each takes the command line that the program documents, does what it would do to the host, and prints what it would
+print (English).  A form that is not modelled gives a return code other than 0 and a text that begins with
+``rehearsal:``.
+"""
+
+from __future__ import annotations
+
+from rehearsal.windows.programs import backburner, ec2launch, msiexec, net, netsh, python, reg, route, sc, small
+from rehearsal.windows.programs.base import Invocation, Program, console, refuse
+
+TABLE: dict[str, Program] = {
+    "cmd.exe": small.cmd,
+    "ec2launch.exe": ec2launch.main,
+    "getmac.exe": small.getmac,
+    "hostname.exe": small.hostname,
+    "managersvc.exe": backburner.manager,
+    "msiexec.exe": msiexec.main,
+    "net.exe": net.main,
+    "netsh.exe": netsh.main,
+    "powercfg.exe": small.powercfg,
+    "python.exe": python.main,
+    "reg.exe": reg.main,
+    "route.exe": route.main,
+    "sc.exe": sc.main,
+    "serversvc.exe": backburner.server,
+    "shutdown.exe": small.shutdown,
+    "tasklist.exe": small.tasklist,
+}
+"""Lower-case file name -> program."""
+
+IN_SYSTEM32 = (
+    "cmd.exe",
+    "getmac.exe",
+    "hostname.exe",
+    "msiexec.exe",
+    "net.exe",
+    "netsh.exe",
+    "powercfg.exe",
+    "reg.exe",
+    "ROUTE.EXE",
+    "sc.exe",
+    "shutdown.exe",
+    "tasklist.exe",
+)
+"""What a stock image has in ``C:\\Windows\\System32``."""
+
+__all__ = ["IN_SYSTEM32", "TABLE", "Invocation", "Program", "console", "refuse"]

@@ -1,0 +1,97 @@
+"""python.exe of CPython's embeddable package: a real interpreter that sees the host's C:.
+
+The package's ``python3*._pth`` beside it is all of ``sys.path`` (reference: Python documentation, "The embeddable
+package" and "Finding modules"); the standard library, which the real package has in ``python3*.zip``, is that of the
+real interpreter.
+"""
+
+from __future__ import annotations
+
+import ntpath
+import re
+
+from rehearsal.interfaces import Outcome
+from rehearsal.windows.errors import WindowsError
+from rehearsal.windows.programs.base import Invocation, console, failure, refuse
+
+_BOOTSTRAP = """\
+import sys
+path, kind, what = sys.argv[1].split("\\n"), sys.argv[2], sys.argv[3]
+sys.path[:0] = path
+sys.dont_write_bytecode = True
+if kind == "-m":
+    import runpy
+    sys.argv[:] = [what, *sys.argv[4:]]
+    runpy.run_module(what, run_name="__main__", alter_sys=True)
+elif kind == "-c":
+    sys.argv[:] = ["-c", *sys.argv[4:]]
+    exec(compile(what, "<string>", "exec"), {"__name__": "__main__"})
+else:
+    import runpy
+    sys.argv[:] = [what, *sys.argv[4:]]
+    runpy.run_path(what, run_name="__main__")
+"""
+_FLAGS = frozenset({"-I", "-E", "-s", "-S", "-u", "-B"})
+
+
+async def main(invocation: Invocation) -> Outcome:
+    """``python.exe [-I -E -s -S -u -B] [-X utf8] -m MODULE | -c TEXT | FILE  arguments``; ``-V``."""
+    host = invocation.host
+    folder = ntpath.dirname(invocation.path)
+    settings = [name for name in host.files.names(folder) if re.fullmatch(r"python3\d*\._pth", name, re.IGNORECASE)]
+    if len(settings) != 1:
+        return refuse(invocation, f"there is no python3*._pth in {folder}: only the embeddable package is modelled")
+    words = list(invocation.arguments)
+    while words and (words[0] in _FLAGS or words[:2] == ["-X", "utf8"]):
+        del words[: 2 if words[0] == "-X" else 1]
+    if words in (["-V"], ["--version"]):
+        found = re.search(rb"\d+\.\d+\.\d+", host.files.read_bytes(invocation.path)[:4096])
+        if found is None:
+            return refuse(invocation, "its file does not say which version it is")
+        return console(f"Python {found[0].decode()}\n")
+    if not words or (words[0].startswith("-") and (words[0] not in ("-m", "-c") or len(words) < 2)):
+        return refuse(invocation)
+    kind = words.pop(0) if words[0].startswith("-") else ""
+    what = words.pop(0)
+    if not kind:
+        path = what if ntpath.isabs(what) else ntpath.join(invocation.cwd, what)
+        if not host.files.is_file(path):
+            text = f"{invocation.path}: can't open file '{path}': [Errno 2] No such file or directory\n"
+            return failure(text, 2)
+        what = str(host.files.real(path))
+    try:
+        path_entries = search_path(host.files.read_bytes(ntpath.join(folder, settings[0])).decode("utf-8-sig"), folder)
+    except WindowsError as error:
+        return failure(f"{error}\n")
+    if path_entries is None:
+        return refuse(invocation, f"'import site' in {settings[0]} is not modelled; leave it out or commented")
+    real = [str(host.files.real(entry)) for entry in path_entries]
+    argv = [host.python, "-I", "-S", "-c", _BOOTSTRAP, "\n".join(real), kind, what, *words]
+    if "-u" in invocation.arguments:
+        argv.insert(1, "-u")
+    return await host.platform.spawn(
+        argv,
+        env={**invocation_environment(invocation), "PYTHONUTF8": "1"},
+        cwd=host.files.real(invocation.cwd),
+        stdin=invocation.stdin,
+    )
+
+
+def invocation_environment(invocation: Invocation) -> dict[str, str]:
+    """The mapped environment, with what the caller set on top."""
+    given = invocation.host.environment(invocation.user)
+    extra = {name: value for name, value in invocation.environment.items() if given.get(name) != value}
+    return {**extra, **invocation.host.real_environment()}
+
+
+def search_path(text: str, folder: str) -> list[str] | None:
+    """The entries of a ``._pth`` file as Windows paths; None when it imports site."""
+    entries = []
+    for line in text.splitlines():
+        entry = line.split("#", 1)[0].strip()
+        if not entry:
+            continue
+        if entry.startswith("import "):
+            return None
+        entries.append(ntpath.normpath(ntpath.join(folder, entry)))
+    return entries
