@@ -16,6 +16,7 @@ from typing import Any, Final
 from farmnode.errors import FarmNodeError
 from farmnode.programs import Programs
 
+_ROUTE: Final = "ROUTE.EXE"  # as the file is spelled in System32
 _PARAMETERS: Final = r"HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters"
 _PERSISTENT: Final = _PARAMETERS + r"\PersistentRoutes"
 _NUMBERS: Final = r"\d{1,3}(?:\.\d{1,3}){3}"
@@ -177,17 +178,17 @@ class RouteTable:
         return frozenset()
 
     def active(self) -> Active:
-        return parse_active(self._programs.check("route.exe", ["PRINT", "-4"]).stdout)
+        return parse_active(self._programs.check(_ROUTE, ["PRINT", "-4"]).stdout)
 
     def apply(self, change: Plan) -> None:
         """Carry out ``change`` and see that it is so: the exit code of ``route.exe`` is 0 for some failures."""
         for route in change.remove:
-            self._programs.check("route.exe", ["DELETE", *route.arguments])
+            self._programs.check(_ROUTE, ["DELETE", *route.arguments])
         for route in change.activate:
-            self._programs.check("route.exe", ["ADD", *route.arguments, "METRIC", str(route.metric)])
+            self._programs.check(_ROUTE, ["ADD", *route.arguments, "METRIC", str(route.metric)])
         said = ""
         for route in change.add:
-            done = self._programs.check("route.exe", ["-p", "ADD", *route.arguments, "METRIC", str(route.metric)])
+            done = self._programs.check(_ROUTE, ["-p", "ADD", *route.arguments, "METRIC", str(route.metric)])
             said += done.text + " "
         present = self.persistent()
         wrong = [route for route in change.add if route not in present]
