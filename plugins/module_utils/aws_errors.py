@@ -58,6 +58,8 @@ _REMEDIES: Mapping[str, str] = {
     "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com`",
     "SpotMaxPriceTooLow": "raise max_price or leave it out (then the on-demand price is the limit)",
     "Unsupported": "this type is not offered in this zone: name other instance types or zones",
+    "InvalidFleetConfiguration": "correct the launch template or the instance types: they do not fit together "
+    "(architecture, zone or subnet)",
     "InsufficientFreeAddressesInSubnet": "the subnet is full: wish for fewer nodes or use a larger cloud network",
     "InvalidLaunchTemplateName.NotFoundException": "create the launch template first (farm-up.yml does)",
     "InvalidLaunchTemplateId.NotFound": "create the launch template first (farm-up.yml does)",
