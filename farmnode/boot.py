@@ -110,8 +110,8 @@ class Boot:
             for name, network in sorted(self._told.networks.items())
             if name != "cloud"
         )
-        links = self._machine.route_table.active().links
-        if not all(routes.on_link(route.gateway, links) for route in wanted):
+        instance = self._own_instance
+        if not all(routes.on_link(route.gateway, [(instance.subnet, instance.address)]) for route in wanted):
             converge.apply(Desired(routes=()), self._machine)
             raise _Skipped(f"{gateway} is in another subnet; the VPC's route table leads there")
         result = converge.apply(Desired(routes=wanted), self._machine)
