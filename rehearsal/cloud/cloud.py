@@ -78,10 +78,11 @@ class Cloud:
         self._log.close()
 
     def reset(self) -> None:
-        """Forget everything but the settings and the callbacks; for tests."""
+        """Forget everything but the settings; for tests."""
         self.region = Region(self.settings)
         self._endpoint.region = self.region
         self._faults.clear()
+        self._callbacks.clear()
         self.calls.clear()
 
     def _tick(self) -> None:

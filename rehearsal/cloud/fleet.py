@@ -260,7 +260,7 @@ def allocate(
     for pool in asked:
         assert pool.plan is not None
         fitting, error = room(region, pool.plan, PLENTY)
-        if gained < target and fitting <= best.get(pool.position, 0):
+        if gained < target and (not best or fitting <= best.get(pool.position, 0)):
             errors.append((pool, error))
     return [(pool, best[pool.position]) for pool in order if pool.position in best], errors
 

@@ -31,6 +31,7 @@ from rehearsal.cloud.settings import CloudSettings
 
 RESERVED_AT_START = 4  # Amazon VPC User Guide, "Subnet CIDR blocks": the first four addresses and the last one
 TAG_LIMIT = 50
+GUESSES = 8  # how often to guess a free address before listing them all
 
 
 class Region:
@@ -175,9 +176,12 @@ class Region:
         return address
 
     def _random_address(self, network: IPv4Network, used: set[IPv4Address], subnet_id: str) -> IPv4Address:
-        first, last = int(network.network_address) + RESERVED_AT_START, int(network.broadcast_address)
-        taken = {int(address) for address in used}
-        free = [number for number in range(first, last) if number not in taken]
+        candidates = range(int(network.network_address) + RESERVED_AT_START, int(network.broadcast_address))
+        for _ in range(GUESSES):
+            guess = IPv4Address(self.random.choice(candidates))
+            if guess not in used:
+                return guess
+        free = [number for number in candidates if IPv4Address(number) not in used]
         if not free:
             raise ApiError(
                 "InsufficientFreeAddressesInSubnet",
