@@ -16,7 +16,7 @@ from typing import Any, Final
 from farmnode.errors import FarmNodeError
 from farmnode.programs import Programs
 
-_ROUTE: Final = "ROUTE.EXE"  # as the file is spelled in System32
+_ROUTE: Final = "route.exe"
 _PARAMETERS: Final = r"HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters"
 _PERSISTENT: Final = _PARAMETERS + r"\PersistentRoutes"
 _NUMBERS: Final = r"\d{1,3}(?:\.\d{1,3}){3}"

@@ -89,7 +89,7 @@ class FakeWindows(Programs):
         for start, answer in self.answers.items():
             if tuple(words[: len(start)]) == start:
                 return answer
-        return getattr(self, "_" + name.lower().removesuffix(".exe"))(*arguments)
+        return getattr(self, "_" + name.removesuffix(".exe"))(*arguments)
 
     def called(self, *start: str) -> list[list[str]]:
         return [words for words in self.calls if words[: len(start)] == list(start)]

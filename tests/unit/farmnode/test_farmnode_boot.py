@@ -117,7 +117,7 @@ def test_a_second_boot_changes_nothing(bench: Bench, farm: FakeManager) -> None:
     bench.windows.calls.clear()
     assert Boot(bench.machine).run()["event"] == "ready"
     assert bench.file.read_bytes() == before
-    assert not bench.windows.called("ROUTE.EXE", "-p") and len(bench.windows.called("sc.exe", "start")) == 1
+    assert not bench.windows.called("route.exe", "-p") and len(bench.windows.called("sc.exe", "start")) == 1
     assert "as it was" in remembered(bench)["phases"][2]["detail"]
 
 
@@ -129,13 +129,13 @@ def test_the_manager_runs_its_own_service(bench: Bench, farm: FakeManager) -> No
     assert farm.asked == [("127.0.0.1", 3234)]
     assert bench.windows.services[MANAGER].state == 4 and bench.windows.services[SERVER].state == 1
     assert "<ManagerName>10.0.0.10<" in bench.file.read_text("utf-8")
-    assert not bench.windows.called("ROUTE.EXE")
+    assert not bench.windows.called("route.exe")
 
 
 def test_a_remote_node_leaves_routes_to_its_tunnel(bench: Bench, farm: FakeManager) -> None:
     bench.metadata.answer = instance(FARM % ("remote_node", ""))
     assert Boot(bench.machine).run()["event"] == "ready"
-    assert not bench.windows.called("ROUTE.EXE")
+    assert not bench.windows.called("route.exe")
 
 
 @pytest.mark.parametrize("user_data", ["", FARM % ("builder", "")])

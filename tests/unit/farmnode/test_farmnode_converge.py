@@ -169,7 +169,7 @@ def test_stale_routes_of_ours_go_and_others_stay(bench: Bench) -> None:
 
 
 def test_routes_stay_ours_when_setting_them_fails(bench: Bench) -> None:
-    bench.windows.answers[("ROUTE.EXE", "-p")] = Completed(1, "", "no")
+    bench.windows.answers[("route.exe", "-p")] = Completed(1, "", "no")
     with pytest.raises(FarmNodeError, match="ended with 1: no"):
         run(bench)
     assert bench.machine.state.routes() == {LAN}

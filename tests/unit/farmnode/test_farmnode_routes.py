@@ -151,10 +151,10 @@ def test_apply_calls_route_exe_as_documented(bench: Bench) -> None:
     old = route("192.168.9.0/24")
     bench.windows.persistent = bench.windows.active = {old}
     bench.machine.route_table.apply(Plan(add=(LAN,), remove=(old,), activate=(TUNNEL,)))
-    assert bench.windows.called("ROUTE.EXE") == [
-        ["ROUTE.EXE", "DELETE", "192.168.9.0", "MASK", "255.255.255.0", "10.0.0.10"],
-        ["ROUTE.EXE", "ADD", "10.8.0.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
-        ["ROUTE.EXE", "-p", "ADD", "192.168.1.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
+    assert bench.windows.called("route.exe") == [
+        ["route.exe", "DELETE", "192.168.9.0", "MASK", "255.255.255.0", "10.0.0.10"],
+        ["route.exe", "ADD", "10.8.0.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
+        ["route.exe", "-p", "ADD", "192.168.1.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
     ]
     assert bench.machine.route_table.persistent() == {LAN}
 
@@ -162,7 +162,7 @@ def test_apply_calls_route_exe_as_documented(bench: Bench) -> None:
 @pytest.mark.parametrize("change", [Plan(add=(LAN,)), Plan(remove=(TUNNEL,))])
 def test_a_route_program_that_only_says_ok_is_not_believed(bench: Bench, change: Plan) -> None:
     bench.windows.persistent = {TUNNEL}
-    bench.windows.answers[("ROUTE.EXE",)] = Completed(0, "The route addition failed: no idea.", "")
+    bench.windows.answers[("route.exe",)] = Completed(0, "The route addition failed: no idea.", "")
     with pytest.raises(FarmNodeError, match=r"route.exe did not change 1"):
         bench.machine.route_table.apply(change)
 
