@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -40,6 +40,7 @@ SECRETS = ("vault_ca_passphrase", "vault_workstation_password", "vault_share_pas
 ROLE_TAG = "renderfarm:role"
 _STATE_SECONDS = 1.0  # counters in state.json are at most this old
 _FIRST_BOOT_SECONDS = 60.0
+_END_SECONDS = 10.0  # an orderly end takes less; what hangs is cut off then
 
 
 def main(folder: Folder, report: int) -> int:
@@ -49,24 +50,26 @@ def main(folder: Folder, report: int) -> int:
     if worker:
         os.close(report)
         return _wait_for(worker)
-    code = 1
-    with socket.socket(fileno=report) as connection:
-        try:
-            # the process table that is mounted here is still that of whoever started us
-            own_id = int(Path("/proc/self").readlink().name)
-            _furnish()
-            logging.basicConfig(
-                stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-            )
-            code = asyncio.run(_serve(folder, own_id, connection))
-        except (RehearsalError, OSError) as error:
-            log.exception("ended")
-            _tell(connection, error=str(error))
-        except Exception as error:
-            log.exception("ended")
-            _tell(connection, error=f"{type(error).__name__}: {error} (see {folder.path / 'daemon.log'})")
+    connection = socket.socket(fileno=report)
+    try:
+        # the process table that is mounted here is still that of whoever started us
+        own_id = int(Path("/proc/self").readlink().name)
+        _furnish()
+        logging.basicConfig(
+            stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        asyncio.run(_serve(folder, own_id, connection))
+    except OSError as error:
+        log.exception("ended")
+        _tell(connection, error=str(error))
+    return _end(1)
+
+
+def _end(code: int) -> NoReturn:
+    """End at once: nothing that still runs is worth waiting for, and the kernel clears up."""
+    logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)  # threads of the region's server must not hold the end up
+    os._exit(code)
 
 
 def _wait_for(worker: int) -> int:
@@ -92,31 +95,37 @@ def _tell(connection: socket.socket, **report: Any) -> None:
         connection.sendall(json.dumps(report).encode() + b"\n")
 
 
-async def _serve(folder: Folder, own_id: int, connection: socket.socket) -> int:
+async def _serve(folder: Folder, own_id: int, connection: socket.socket) -> NoReturn:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+
+    def ask_to_stop() -> None:
+        stop.set()
+        loop.call_later(_END_SECONDS, _end, 1)
+
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, ask_to_stop)
+    daemon = Daemon(folder, own_id, ask_to_stop)
 
-    starter_gone = asyncio.Event()
-    connection.setblocking(False)
-
-    def heard() -> None:  # it never says anything: its end was closed
+    def starter_is_gone() -> None:  # it never says anything: its end was closed
         loop.remove_reader(connection)
-        starter_gone.set()
+        if not daemon.ready:
+            log.error("whoever started this rehearsal ended before it was up: ending too")
+            _end(1)
 
-    loop.add_reader(connection, heard)
-
-    daemon = Daemon(folder, own_id, stop)
-    running = asyncio.create_task(_until_stopped(daemon, stop, lambda **report: _tell(connection, **report)))
-    watching = asyncio.create_task(starter_gone.wait())
-    await asyncio.wait([running, watching], return_when=asyncio.FIRST_COMPLETED)
-    if not running.done() and not daemon.ready:
-        log.error("whoever started this rehearsal ended before it was up: ending too")
-        return 1
-    watching.cancel()
-    await running
-    return 0
+    connection.setblocking(False)
+    loop.add_reader(connection, starter_is_gone)
+    try:
+        await _until_stopped(daemon, stop, lambda **report: _tell(connection, **report))
+    except (RehearsalError, OSError) as error:
+        log.exception("ended")
+        _tell(connection, error=str(error))
+        _end(1)
+    except BaseException as error:
+        log.exception("ended")
+        _tell(connection, error=f"{type(error).__name__}: {error} (see {folder.path / LOG})")
+        _end(1)
+    _end(0)
 
 
 async def _until_stopped(daemon: Daemon, stop: asyncio.Event, tell: Callable[..., None]) -> None:
@@ -131,7 +140,7 @@ async def _until_stopped(daemon: Daemon, stop: asyncio.Event, tell: Callable[...
 class Daemon:
     """All parts of one rehearsal, put together."""
 
-    def __init__(self, folder: Folder, own_id: int, stop: asyncio.Event) -> None:
+    def __init__(self, folder: Folder, own_id: int, stop: Callable[[], None]) -> None:
         self.folder = folder
         self.own_id = own_id
         self.ready = False
@@ -216,7 +225,7 @@ class Daemon:
         self._background.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("%s failed: the rehearsal ends", task.get_name(), exc_info=task.exception())
-            self._stop.set()
+            self._stop()
 
     async def _cancel(self) -> None:
         tasks = list(self._background)
@@ -260,7 +269,7 @@ class Daemon:
                 self._dirty.set()
                 return {"text": text}
             case {"do": "stop"}:
-                self._stop.set()
+                self._stop()
                 return {}
         raise RehearsalError(f"the daemon does not know the request {request}; command and daemon differ in version")
 
