@@ -23,9 +23,16 @@ class Action:
     parameters: frozenset[str]
 
 
+@dataclass(frozen=True)
+class MotoAction:
+    """An action that moto answers, after what EC2 checks and moto does not."""
+
+    parameters: frozenset[str]
+    check: Check | None = None
+
+
 OWN: dict[str, Action] = {}
-# Actions that moto answers -> what EC2 checks before and moto does not.
-MOTO: dict[str, Check | None] = {}
+MOTO: dict[str, MotoAction] = {}
 COMMON = {"DryRun"}
 
 
@@ -39,10 +46,20 @@ def action(name: str, *required: str, optional: tuple[str, ...] = ()) -> Callabl
     return register
 
 
+def by_moto(name: str, *parameters: str) -> Callable[[Check], Check]:
+    """Register a check for an action that moto answers. Parameters that moto would ignore are refused."""
+
+    def register(check: Check) -> Check:
+        MOTO[name] = MotoAction(frozenset(parameters) | COMMON, check)
+        return check
+
+    return register
+
+
 def check_parameters(name: str, params: Params) -> None:
     """ApiError: a required parameter is missing, or one is not modelled."""
-    known = OWN[name]
-    for parameter in known.required:
+    known = OWN.get(name) or MOTO[name]
+    for parameter in known.required if isinstance(known, Action) else ():
         if parameter not in params:
             raise missing(parameter)
     strange = sorted(set(params) - known.parameters)

@@ -18,6 +18,7 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 READING = ("Describe", "Get", "List", "Search", "Lookup", "BatchGet", "Head")
 ERROR_CODE = re.compile(rb"<Code>([^<]+)</Code>|\"__type\": *\"(?:[^\"#]*#)?([^\"]+)\"")
 REQUEST_KEY = "rehearsal.request"
+DROPPED_KEY = "rehearsal.dropped"  # the client got no answer
 
 
 def is_mutating(request: ApiRequest) -> bool:
@@ -56,21 +57,24 @@ class CallLog:
             start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
             return [body]
         environ[REQUEST_KEY] = request
-        status: list[str] = []
+        status = 0
 
         def remember(line: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            status.append(line)
+            nonlocal status
+            status = int(line.split()[0])
             return start_response(line, headers, *rest)
 
         body = b"".join(self._application(environ, remember))
-        number = int(status[0].split()[0]) if status else 0
+        code = error_code(body) if status >= 400 else None
+        if environ.get(DROPPED_KEY):
+            status, code = 0, "ConnectionReset"
         record = CallRecord(
             time=moment,
             service=request.service,
             action=request.action,
             mutating=is_mutating(request),
-            status=number,
-            error=error_code(body) if number >= 400 else (None if number else "ConnectionReset"),
+            status=status,
+            error=code,
             region=request.region,
             agent=request.agent,
         )

@@ -98,8 +98,7 @@ class Endpoint:
         params = parse_parameters(name, request.form)
         with self.region.lock:
             advance(self.region)
-            if name in OWN:
-                check_parameters(name, params)
+            check_parameters(name, params)
             _refuse_dry_run(params)
             if name in MOTO:
                 return self._moto(name, params, environ)
@@ -108,7 +107,7 @@ class Endpoint:
 
     def _moto(self, name: str, params: Params, environ: Environ) -> bytes:
         """Let moto perform the action, after the checks that it lacks. The caller holds the lock."""
-        check = MOTO[name]
+        check = MOTO[name].check
         if check is not None:
             check(self.region, params)
         response = NetworkResponse(self.region.network)

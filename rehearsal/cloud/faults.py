@@ -7,7 +7,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rehearsal.cloud.calls import REQUEST_KEY, Application, StartResponse
+from rehearsal.cloud.calls import DROPPED_KEY, REQUEST_KEY, Application, StartResponse
 from rehearsal.cloud.errors import ApiError
 from rehearsal.cloud.protocol import ApiRequest, Environ, render_error
 
@@ -57,9 +57,11 @@ class Faults:
         request: ApiRequest = environ[REQUEST_KEY]
         if self._down:
             # The client sees a connection that ends without an answer.
+            environ[DROPPED_KEY] = True
             connection = environ.get("werkzeug.socket")
             if connection is not None:
                 connection.shutdown(socket.SHUT_RDWR)
+            start_response("503 Service Unavailable", [("Content-Length", "0")])
             return []
         error = self._next(request.action)
         if error is None:

@@ -98,7 +98,7 @@ def plan(region: Region, data: Params, template: tuple[str, int] | None) -> Laun
         raise not_modelled("security groups by name in a launch (there is no default VPC): use their ids")
     if not data.get("ImageId"):
         raise ApiError("MissingParameter", "The request must contain the parameter ImageId")
-    image = find_image(region, data["ImageId"])
+    image = find_image(region, _resolve(region, data["ImageId"]))
     if image.state != "available":
         raise ApiError("InvalidAMIID.Unavailable", f"The image ID '{image.id}' is not available. It is {image.state}.")
     kind = data.get("InstanceType", "")
@@ -130,6 +130,17 @@ def plan(region: Region, data: Params, template: tuple[str, int] | None) -> Laun
         template=template,
         address=data.get("PrivateIpAddress"),
     )
+
+
+def _resolve(region: Region, image: str) -> str:
+    """``resolve:ssm:NAME`` is the image id that the parameter holds (EC2 API Reference, RunInstances, ImageId)."""
+    prefix, found, name = image.partition("resolve:ssm:")
+    if prefix or not found:
+        return image
+    known = catalog.parameters(region.settings.region)
+    if name not in known:
+        raise invalid(f"The parameter {name} of {image} does not exist")
+    return known[name]
 
 
 def _check_type(kind: str, image: Image) -> None:

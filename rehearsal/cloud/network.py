@@ -2,70 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from rehearsal.cloud.actions import MOTO, Check, action
+from rehearsal.cloud.actions import COMMON, MOTO, MotoAction, action, by_moto
 from rehearsal.cloud.eni import group_in_use
 from rehearsal.cloud.errors import ApiError, dependency, invalid, not_modelled
 from rehearsal.cloud.filters import Extractors, page, select
 from rehearsal.cloud.records import Params
 from rehearsal.cloud.region import Region
 
-
-def check(name: str) -> Callable[[Check], Check]:
-    """Register what is checked before moto performs ``name``."""
-
-    def register(function: Check) -> Check:
-        MOTO[name] = function
-        return function
-
-    return register
-
-
-# Actions whose answers from moto were compared with the EC2 API Reference and with what amazon.aws's modules need.
-MOTO.update(
-    dict.fromkeys(
-        (
-            "AssociateRouteTable",
-            "CreateInternetGateway",
-            "CreateKeyPair",
-            "CreateRouteTable",
-            "CreateSubnet",
-            "CreateVpc",
-            "DeleteInternetGateway",
-            "DeleteKeyPair",
-            "DeleteRoute",
-            "DescribeAvailabilityZones",
-            "DescribeInternetGateways",
-            "DescribeKeyPairs",
-            "DescribeNetworkAcls",
-            "DescribeRegions",
-            "DescribeSecurityGroupRules",
-            "DescribeSecurityGroups",
-            "DescribeSubnets",
-            "DescribeVpcAttribute",
-            "DescribeVpcs",
-            "DisassociateRouteTable",
-            "ImportKeyPair",
-            "ModifySubnetAttribute",
-            "ModifyVpcAttribute",
-            "ReplaceRouteTableAssociation",
-            "RevokeSecurityGroupEgress",
-            "RevokeSecurityGroupIngress",
-            "UpdateSecurityGroupRuleDescriptionsEgress",
-            "UpdateSecurityGroupRuleDescriptionsIngress",
-            "DescribeInstanceTypes",
-            "DescribeInstanceTypeOfferings",
-        )
-    )
-)
+# Actions whose answers from moto were compared with the EC2 API Reference and with what amazon.aws's modules need, with
+# the parameters that moto honours.
+LISTING = ("Filters", "MaxResults", "NextToken")
+AS_MOTO_DOES: dict[str, tuple[str, ...]] = {
+    "AssociateRouteTable": ("RouteTableId", "SubnetId"),
+    "CreateInternetGateway": ("TagSpecifications",),
+    "CreateRouteTable": ("VpcId", "TagSpecifications", "ClientToken"),
+    "CreateSubnet": ("VpcId", "CidrBlock", "AvailabilityZone", "AvailabilityZoneId", "TagSpecifications"),
+    "CreateVpc": ("CidrBlock", "InstanceTenancy", "TagSpecifications"),
+    "DeleteInternetGateway": ("InternetGatewayId",),
+    "DeleteKeyPair": ("KeyName",),
+    "DeleteRoute": ("RouteTableId", "DestinationCidrBlock"),
+    "DescribeAvailabilityZones": ("ZoneNames", "AllAvailabilityZones", "Filters"),
+    "DescribeInstanceTypeOfferings": ("LocationType", *LISTING),
+    "DescribeInstanceTypes": ("InstanceTypes", *LISTING),
+    "DescribeInternetGateways": ("InternetGatewayIds", *LISTING),
+    "DescribeKeyPairs": ("KeyNames", "Filters", "IncludePublicKey"),
+    "DescribeNetworkAcls": ("NetworkAclIds", *LISTING),
+    "DescribeRegions": ("RegionNames", "AllRegions", "Filters"),
+    "DescribeSecurityGroupRules": ("SecurityGroupRuleIds", *LISTING),
+    "DescribeSecurityGroups": ("GroupIds", "GroupNames", *LISTING),
+    "DescribeSubnets": ("SubnetIds", *LISTING),
+    "DescribeVpcAttribute": ("VpcId", "Attribute"),
+    "DescribeVpcs": ("VpcIds", *LISTING),
+    "DisassociateRouteTable": ("AssociationId",),
+    "ImportKeyPair": ("KeyName", "PublicKeyMaterial", "TagSpecifications"),
+    "ModifySubnetAttribute": ("SubnetId", "MapPublicIpOnLaunch"),
+    "ModifyVpcAttribute": ("VpcId", "EnableDnsSupport", "EnableDnsHostnames"),
+    "ReplaceRouteTableAssociation": ("AssociationId", "RouteTableId"),
+    "RevokeSecurityGroupEgress": ("GroupId", "IpPermissions", "SecurityGroupRuleIds"),
+    "RevokeSecurityGroupIngress": ("GroupId", "IpPermissions", "SecurityGroupRuleIds"),
+    "UpdateSecurityGroupRuleDescriptionsEgress": ("GroupId", "IpPermissions"),
+    "UpdateSecurityGroupRuleDescriptionsIngress": ("GroupId", "IpPermissions"),
+}
+MOTO.update({name: MotoAction(frozenset(known) | COMMON) for name, known in AS_MOTO_DOES.items()})
 
 
 # ------------------------------------------------------------------------------------------------------ what is in use
 
 
-@check("CreateSecurityGroup")
+@by_moto("CreateSecurityGroup", "GroupName", "Description", "VpcId", "TagSpecifications")
 def create_security_group(region: Region, params: Params) -> None:
     if not params.get("VpcId"):
         raise ApiError("VPCIdNotSpecified", "No default VPC for this user")
@@ -73,7 +60,9 @@ def create_security_group(region: Region, params: Params) -> None:
         raise ApiError("InvalidVpcID.NotFound", f"The vpc ID '{params['VpcId']}' does not exist")
 
 
-def _referenced_groups(region: Region, params: Params) -> None:
+@by_moto("AuthorizeSecurityGroupIngress", "GroupId", "IpPermissions", "TagSpecifications")
+@by_moto("AuthorizeSecurityGroupEgress", "GroupId", "IpPermissions", "TagSpecifications")
+def referenced_groups(region: Region, params: Params) -> None:
     """A rule can name only groups that exist."""
     for permission in params.get("IpPermissions", []):
         for pair in permission.get("UserIdGroupPairs", []):
@@ -82,11 +71,7 @@ def _referenced_groups(region: Region, params: Params) -> None:
                 raise ApiError("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
 
 
-MOTO["AuthorizeSecurityGroupIngress"] = _referenced_groups
-MOTO["AuthorizeSecurityGroupEgress"] = _referenced_groups
-
-
-@check("DeleteSecurityGroup")
+@by_moto("DeleteSecurityGroup", "GroupId")
 def delete_security_group(region: Region, params: Params) -> None:
     """Not while an interface is in it or another group's rule names it; the VPC's default group never."""
     name = params.get("GroupId", "")
@@ -108,7 +93,7 @@ def _names(group: Any, identifier: str) -> bool:
     return any(rule.source_group.get("GroupId") == identifier for rule in (*group.ingress_rules, *group.egress_rules))
 
 
-@check("DeleteSubnet")
+@by_moto("DeleteSubnet", "SubnetId")
 def delete_subnet(region: Region, params: Params) -> None:
     name = params["SubnetId"]
     if any(interface.subnet_id == name for interface in region.interfaces.values()):
@@ -120,7 +105,13 @@ def delete_subnet(region: Region, params: Params) -> None:
                 del table._associations[association]
 
 
-@check("DeleteVpc")
+@by_moto("CreateKeyPair", "KeyName", "KeyType", "KeyFormat", "TagSpecifications")
+def create_key_pair(region: Region, params: Params) -> None:
+    if params.get("KeyFormat", "pem") != "pem":
+        raise not_modelled(f"key pairs in the format {params['KeyFormat']}")
+
+
+@by_moto("DeleteVpc", "VpcId")
 def delete_vpc(region: Region, params: Params) -> None:
     name = params["VpcId"]
     network = region.network
@@ -132,7 +123,7 @@ def delete_vpc(region: Region, params: Params) -> None:
         raise dependency(f"The vpc '{name}' has dependencies and cannot be deleted.")
 
 
-@check("DetachInternetGateway")
+@by_moto("DetachInternetGateway", "InternetGatewayId", "VpcId")
 def detach_internet_gateway(region: Region, params: Params) -> None:
     name = params["VpcId"]
     if any(
@@ -146,14 +137,14 @@ def detach_internet_gateway(region: Region, params: Params) -> None:
         )
 
 
-@check("AttachInternetGateway")
+@by_moto("AttachInternetGateway", "InternetGatewayId", "VpcId")
 def attach_internet_gateway(region: Region, params: Params) -> None:
     present = region.internet_gateway(params["VpcId"])
     if present is not None and present != params["InternetGatewayId"]:
         raise invalid(f"Network {params['VpcId']} already has an internet gateway attached")
 
 
-@check("DeleteRouteTable")
+@by_moto("DeleteRouteTable", "RouteTableId")
 def delete_route_table(region: Region, params: Params) -> None:
     table = region.network.route_tables.get(params["RouteTableId"])
     if table is not None and table.main_association_id is not None:
@@ -234,29 +225,13 @@ def describe_route_tables(region: Region, params: Params) -> Params:
     return {"RouteTables": [describe_route_table(region, item) for item in shown], "NextToken": token}
 
 
-OTHER_TARGETS = (
-    "CarrierGatewayId",
-    "CoreNetworkArn",
-    "DestinationIpv6CidrBlock",
-    "DestinationPrefixListId",
-    "EgressOnlyInternetGatewayId",
-    "InstanceId",
-    "LocalGatewayId",
-    "LocalTarget",
-    "NatGatewayId",
-    "TransitGatewayId",
-    "VpcEndpointId",
-    "VpcPeeringConnectionId",
-)
+ROUTE = ("RouteTableId", "DestinationCidrBlock", "GatewayId", "NetworkInterfaceId")
 
 
-@check("CreateRoute")
-@check("ReplaceRoute")
+@by_moto("CreateRoute", *ROUTE)
+@by_moto("ReplaceRoute", *ROUTE)
 def route(region: Region, params: Params) -> None:
     """Targets are the internet gateway of the VPC, or a network interface in it."""
-    for name in OTHER_TARGETS:
-        if name in params:
-            raise not_modelled(f"routes with {name}: name an internet gateway or a network interface")
     table = region.network.get_route_table(params["RouteTableId"])
     if "NetworkInterfaceId" in params:
         target = params["NetworkInterfaceId"]

@@ -221,6 +221,7 @@ def test_types_and_where_they_are_offered(aws: Aws) -> None:
         ("ec2", "create_nat_gateway", {"SubnetId": "subnet-1"}),
         ("ec2", "request_spot_instances", {}),
         ("ec2", "create_snapshot", {"VolumeId": "vol-1"}),
+        ("ec2", "create_vpc", {"AmazonProvidedIpv6CidrBlock": True}),
         ("ssm", "put_parameter", {"Name": "a", "Value": "b", "Type": "String"}),
         ("iam", "list_roles", {}),
         ("s3", "list_buckets", {}),

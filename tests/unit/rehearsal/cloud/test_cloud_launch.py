@@ -182,6 +182,15 @@ def test_a_launch_without_a_subnet_is_refused(aws: Aws) -> None:
         aws.ec2.run_instances(ImageId=aws.image(), InstanceType="m7i.xlarge", MinCount=1, MaxCount=1)
 
 
+def test_the_image_may_be_named_by_its_parameter(aws: Aws) -> None:
+    """resolve:ssm: is resolved at launch."""
+    name = "/aws/service/ami-windows-latest/Windows_Server-2022-English-Full-Base"
+    subnet = aws.subnet()
+    assert aws.launch(subnet, ImageId=f"resolve:ssm:{name}")[0]["ImageId"] == aws.image()
+    with refused("InvalidParameterValue"):
+        aws.launch(subnet, ImageId="resolve:ssm:/absent")
+
+
 def test_windows_needs_an_rsa_key(aws: Aws) -> None:
     aws.ec2.create_key_pair(KeyName="ed", KeyType="ed25519")
     with refused("InvalidParameterCombination"):
