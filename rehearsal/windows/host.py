@@ -9,7 +9,7 @@ import json
 import ntpath
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +92,14 @@ class WindowsHost:
         self.certificates = Certificates(self.state.part("certificates", {}), changed)
         self.services = Services(self, self.state.part("services", {}), changed)
         self.tasks = Tasks(self, self.state.part("tasks", {}), changed)
+        self.winrm_settings: dict[str, Any] = self.state.part("winrm", {"listeners": [], "basic": False})
+        """``listeners`` (Address, Transport, Port, Hostname, Enabled, CertificateThumbprint), ``basic``."""
+        self.shares: dict[str, dict[str, Any]] = self.state.part("shares", {})
+        """SMB shares by lower-case name."""
+        self.access_rules: dict[str, list[dict[str, Any]]] = self.state.part("access_rules", {})
+        """Access rules that were added to files, folders and registry keys, by lower-case path."""
+        self.products: dict[str, dict[str, Any]] = self.state.part("products", {})
+        """What Windows Installer installed: product code (upper case) -> what was in the package."""
         self.programs: dict[str, programs.Program] = dict(programs.TABLE)
         self.services.on_state.append(self._service_changed)
         self.boot_time = 0.0
@@ -124,30 +132,6 @@ class WindowsHost:
     def edition(self) -> str:
         """``server`` or ``workstation``."""
         return str(self.state.values["edition"])
-
-    @property
-    def winrm_settings(self) -> dict[str, Any]:
-        """``listeners`` (Address, Transport, Port, Hostname, Enabled, CertificateThumbprint), ``basic``."""
-        settings: dict[str, Any] = self.state.part("winrm", {"listeners": [], "basic": False})
-        return settings
-
-    @property
-    def shares(self) -> dict[str, dict[str, Any]]:
-        """SMB shares by lower-case name."""
-        shares: dict[str, dict[str, Any]] = self.state.part("shares", {})
-        return shares
-
-    @property
-    def access_rules(self) -> dict[str, list[dict[str, Any]]]:
-        """Access rules that were added to files, folders and registry keys, by lower-case path."""
-        rules: dict[str, list[dict[str, Any]]] = self.state.part("access_rules", {})
-        return rules
-
-    @property
-    def products(self) -> dict[str, dict[str, Any]]:
-        """What Windows Installer installed: product code (upper case) -> what was in the package."""
-        products: dict[str, dict[str, Any]] = self.state.part("products", {})
-        return products
 
     def clock(self) -> float:
         """The host's time, seconds since 1970 UTC."""
@@ -235,7 +219,7 @@ class WindowsHost:
         self.registry.create(LOGON_KEY)
         self.tasks.start_at_boot()
         if ec2launch.installed(self):
-            self.later(0, ec2launch.run(self), "EC2Launch")
+            self.later(0, lambda: ec2launch.run(self), "EC2Launch")
 
     async def power_off(self) -> None:
         """Power goes at once: services, tasks and listeners end, what was changed is on disk."""
@@ -269,18 +253,14 @@ class WindowsHost:
         self.state.changed()
         self.log(f"specialize: computer name {self.computer_name}")
 
-    def later(self, delay: float, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[None]:
+    def later(self, delay: float, work: Callable[[], Awaitable[Any]], name: str) -> asyncio.Task[None]:
         """Run ``work`` in ``delay`` seconds unless power goes before; an error of it goes to the machine's log."""
 
         async def run() -> None:
+            if delay > 0:
+                await asyncio.sleep(delay)
             try:
-                if delay > 0:
-                    await asyncio.sleep(delay)
-            except asyncio.CancelledError:
-                work.close()
-                raise
-            try:
-                await work
+                await work()
             except Exception as error:
                 self.log(f"{name}: {type(error).__name__}: {error}")
 
@@ -310,7 +290,7 @@ class WindowsHost:
 
     def _service_changed(self, name: str, state: ServiceState) -> None:
         if name.lower() == "winrm" and state in ("running", "stopped") and self.powered:
-            self.later(0, self.update_listeners(), "WinRM listeners")
+            self.later(0, self.update_listeners, "WinRM listeners")
 
     async def update_listeners(self) -> None:
         """Open and close ports so that they are those of the listeners of a running WinRM service."""
@@ -436,9 +416,8 @@ class WindowsHost:
         return user.name
 
     async def _module(self, request: Request, user: str) -> Reply:
-        run = modules.run(self, request, user)
         if request.asynchronous is None:
-            return modules.reply(await run)
+            return modules.reply(await modules.run(self, request, user))
         wrapper = request.asynchronous
         folder = self.files.make_directory(commandline.expand(str(wrapper["AsyncDir"]), self.environment(user)))
         process_id = 4000 + len(self._background)
@@ -456,7 +435,7 @@ class WindowsHost:
 
         async def watch() -> None:
             try:
-                result = await asyncio.wait_for(run, float(wrapper["Timeout"]))
+                result = await asyncio.wait_for(modules.run(self, request, user), float(wrapper["Timeout"]))
             except TimeoutError:
                 result = {
                     "failed": True,
@@ -464,7 +443,7 @@ class WindowsHost:
                 }
             self.files.write_bytes(path, json.dumps({**started, "finished": True, **result}).encode())
 
-        self.later(0, watch(), f"asynchronous {request.module}")
+        self.later(0, watch, f"asynchronous {request.module}")
         return modules.reply(started)
 
     async def _put_file(self, request: Request, user: str) -> Reply:

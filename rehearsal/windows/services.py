@@ -243,7 +243,7 @@ class Services:
         kind, delay = service.failure_actions[min(status.failures, len(service.failure_actions) - 1)]
         status.failures += 1
         if kind == "restart":
-            self._host.later(float(delay) / 1000, self._restart_failed(service), f"recovery of {service.name}")
+            self._host.later(float(delay) / 1000, lambda: self._restart_failed(service), f"recovery of {service.name}")
         elif kind != "none":
             self._host.log(f"rehearsal: failure action {kind} of service {service.name} is not carried out")
 

@@ -109,7 +109,7 @@ class Tasks:
         if path in self.running and not self.running[path].done():
             self._host.log(f"task {path} runs already: not started again")
             return
-        self.running[path] = self._host.later(delay, self._run(path), f"task {path}")
+        self.running[path] = self._host.later(delay, lambda: self._run(path), f"task {path}")
 
     async def _run(self, path: str) -> None:
         definition = self.get(path)

@@ -8,6 +8,7 @@ method calls; ``[Type]::Method()``; in script blocks comparisons.  Anything else
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -135,7 +136,8 @@ _COMMAND = re.compile(r"[A-Za-z][\w\\:.-]*")
 _PARAMETER = re.compile(r"-([A-Za-z]\w*)(:?)")
 _TYPE = re.compile(r"\[([A-Za-z][\w.]*)\]")
 _BAREWORD = re.compile(r"[^\s|;(){}'\"`,&<>$@]+")
-_OPERATOR = re.compile(r"-(contains|notcontains|eq|ne|like|match|and|or)\b", re.IGNORECASE)
+_COMPARISON = re.compile(r"-(contains|notcontains|eq|ne|like|match)\b", re.IGNORECASE)
+_LOGICAL = re.compile(r"-(and|or)\b", re.IGNORECASE)
 _KEYWORDS = frozenset(
     [
         "if",
@@ -304,13 +306,17 @@ class _Parser:
     # ----------------------------------------------------------------------------------------------------- expressions
 
     def expression(self) -> Node:
-        left = self.unary()
+        """Comparisons joined by -and and -or, which have one precedence and group from the left."""
+        return self.binary(_LOGICAL, lambda: self.binary(_COMPARISON, self.unary))
+
+    def binary(self, operators: re.Pattern[str], operand: Callable[[], Node]) -> Node:
+        left = operand()
         while True:
             self.skip()
-            match = self.match(_OPERATOR)
+            match = self.match(operators)
             if match is None:
                 return left
-            left = Binary(match[1].lower(), left, self.unary())
+            left = Binary(match[1].lower(), left, operand())
 
     def unary(self) -> Node:
         self.skip()

@@ -39,7 +39,7 @@ IN_SYSTEM32 = (
     "netsh.exe",
     "powercfg.exe",
     "reg.exe",
-    "ROUTE.EXE",
+    "route.exe",
     "sc.exe",
     "shutdown.exe",
     "tasklist.exe",

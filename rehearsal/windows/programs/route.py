@@ -42,7 +42,7 @@ async def main(invocation: Invocation) -> Outcome:
 def _network(address: str, mask: str) -> IPv4Network:
     try:
         return IPv4Network(f"{IPv4Address(address)}/{mask}")
-    except NetmaskValueError:
+    except (AddressValueError, NetmaskValueError):
         raise
     except ValueError:
         raise WindowsError(

@@ -136,7 +136,7 @@ async def shutdown(invocation: Invocation) -> Outcome:
     async def go() -> None:
         host.platform.power("reboot" if action == "r" else "shutdown")
 
-    host.pending_shutdown = host.later(delay, go(), "shutdown")
+    host.pending_shutdown = host.later(delay, go, "shutdown")
     return console("")
 
 

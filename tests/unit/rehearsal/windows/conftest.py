@@ -203,7 +203,9 @@ class Bench:
         self.host.state.save()
         return Bench(self.root, platform or self.platform)
 
-    async def module(self, name: str, *, check: bool = False, diff: bool = False, **arguments: Any) -> dict[str, Any]:
+    async def module(
+        self, name: str, /, *, check: bool = False, diff: bool = False, **arguments: Any
+    ) -> dict[str, Any]:
         """Run a module; gives its result."""
         name = name if "." in name else f"ansible.windows.{name}"
         internal = {"check_mode": check, "diff": diff}
