@@ -147,13 +147,23 @@ def environment(state: Mapping[str, Any], folder: Folder, base: Mapping[str, str
     return values
 
 
-def execute(folder: Folder, command: Sequence[str]) -> int:
-    """Become the command, on the controller's network; returns only when the command cannot be found."""
+def place(state: Mapping[str, Any], machine: str | None) -> Path:
+    """The network namespace of a machine, or of the controller. RehearsalError when there is no such machine."""
+    if machine is None:
+        return Path(state["controller_namespace_path"])
+    names = {entry["name"]: entry["namespace"] for entry in state["machines"] if entry["namespace_up"]}
+    if machine not in names:
+        raise RehearsalError(f"no machine {machine!r} is up; there are: {', '.join(sorted(names))}")
+    return Path(f"/proc/{state['daemon_pid']}/root{netns.path(names[machine])}")
+
+
+def execute(folder: Folder, command: Sequence[str], machine: str | None = None) -> int:
+    """Become the command, on the network of the controller or of ``machine``; returns only when it cannot be found."""
     require_root()
     state = folder.read_state()
     values = environment(state, folder, os.environ)
     try:
-        netns.enter_for_good(Path(state["controller_namespace_path"]))
+        netns.enter_for_good(place(state, machine))
     except FileNotFoundError:
         raise control.NotUp(f"the rehearsal in {folder.path} just ended") from None
     try:
@@ -269,6 +279,7 @@ def parser() -> argparse.ArgumentParser:
 
     command("up", "start a rehearsal")
     added = command("exec", "run a command on the studio's controller (put -- before it)")
+    added.add_argument("--on", metavar="MACHINE", help="on the network of this machine instead (see: status)")
     added.add_argument("argv", nargs="+", metavar="CMD", help="the command and its arguments")
     command("status", "show what stands")
     added = command(
@@ -298,7 +309,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "up":
                 return up(folder)
             case "exec":
-                return execute(folder, options.argv)
+                return execute(folder, options.argv, options.on)
             case "status":
                 return status(folder)
             case "inject":

@@ -1,8 +1,8 @@
 """``python -m rehearsal prove``: rehearse a whole farm and check each promise against what is really there.
 
-The product is run as a user runs it (``ansible-playbook bake-ami.yml`` and so on, inside the rehearsal). The checks read
-the other side: the machines' own disks, the manager's text protocol, the region's record of calls, and the AWS CLI. A
-check that does not hold ends the rehearsal with exit code 1.
+The product is run as a user runs it (``ansible-playbook bake-ami.yml`` and so on, inside the rehearsal). The checks
+read the other side: the machines' own disks, the manager's text protocol, the region's record of calls, and the AWS
+CLI. A check that does not hold ends the rehearsal with exit code 1.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Rehearsal:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder = folder
         self.say = say
-        self._inside = [sys.executable, "-m", "rehearsal", "exec", "--dir", str(folder), "--"]
+        self._inside = [sys.executable, "-m", "rehearsal", "exec", "--dir", str(folder)]
         self.seen: dict[str, dict[str, Any]] = {}
         self._least_memory = self._first_memory = _available_memory()
         self._count = 0
@@ -165,17 +165,14 @@ class Rehearsal:
 
     # ------------------------------------------------------------------------------------------------ the user's side
 
-    def command(self, *arguments: str, timeout: float = 120.0) -> str:
-        """Run a command of the user inside the rehearsal and return what it printed.
+    def command(self, *arguments: str, on: str | None = None, timeout: float = 120.0) -> str:
+        """Run a command of the user, on the controller or ``on`` another machine's network; returns what it printed.
 
         :raises ProofError: it failed; its error output is in the text.
         """
+        place = ["--on", on] if on else []
         done = subprocess.run(
-            [*self._inside, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
+            [*self._inside, *place, "--", *arguments], capture_output=True, text=True, timeout=timeout, check=False
         )
         if done.returncode:
             raise ProofError(f"{' '.join(arguments)} ended with {done.returncode}: {done.stderr.strip()[-2000:]}")
@@ -198,7 +195,7 @@ class Rehearsal:
         started = time.monotonic()
         with log.open("wb") as stream, self._watching(title, log):
             done = subprocess.run(
-                [*self._inside, _beside_python("ansible-playbook"), name, *arguments],
+                [*self._inside, "--", _beside_python("ansible-playbook"), name, *arguments],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -317,8 +314,8 @@ def prove_identity(rehearsal: Rehearsal) -> str:
 def prove_registered(rehearsal: Rehearsal) -> str:
     nodes = [machine for machine in rehearsal.machines() if machine["role"] == "render_node"]
     manager = next(machine for machine in rehearsal.machines() if machine["role"] == "manager")
-    script = "from rehearsal.backburner.client import main; main()"
-    answer = json.loads(rehearsal.command(sys.executable, "-c", script, manager["public_address"], "get srvlist"))
+    client = [sys.executable, "-m", "rehearsal.backburner.client", "127.0.0.1", "servers"]
+    answer = json.loads(rehearsal.command(*client, on=manager["name"]))
     handles = {server["handle"] for server in answer}
     wanted = {notations(node["mac"])[0].upper() + "0000" for node in nodes}
     _expect(handles == wanted, f"the manager lists {sorted(handles)}, expected {sorted(wanted)}")

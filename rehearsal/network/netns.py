@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -207,7 +208,11 @@ async def open_connection(
 
 def inside(name: str, argv: Sequence[str]) -> list[str]:
     """The command line that runs ``argv`` inside the namespace."""
-    return ["nsenter", f"--net={path(name)}", "--", *argv]
+    # by its full path: the program is looked up before the command's own environment applies, which may have no PATH
+    nsenter = shutil.which("nsenter", path=os.environ.get("PATH", os.defpath) + ":/usr/bin:/bin")
+    if nsenter is None:
+        raise RehearsalError("nsenter not found; install with: sudo apt-get install util-linux")
+    return [nsenter, f"--net={path(name)}", "--", *argv]
 
 
 async def run(argv: Sequence[str], *, stdin: str = "") -> Outcome:
