@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rehearsal.cloud.protocol import ApiRequest, Environ, read_request
 from rehearsal.interfaces import CallRecord
@@ -46,7 +46,7 @@ class CallLog:
         self._clock = clock
         self._after = after
         self._lock = threading.Lock()
-        self._file: TextIO | None = path.open("a", encoding="utf-8") if path is not None else None
+        self._path = path
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         moment = self._clock()
@@ -85,15 +85,9 @@ class CallLog:
     def _keep(self, record: CallRecord) -> None:
         with self._lock:
             self._calls.append(record)
-            if self._file is not None:
-                self._file.write(json.dumps(asdict(record)) + "\n")
-                self._file.flush()
-
-    def close(self) -> None:
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            if self._path is not None:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(record)) + "\n")
 
 
 def error_code(body: bytes) -> str:

@@ -75,7 +75,6 @@ class Cloud:
         for thread in self._threads:
             thread.join()
         self._threads = []
-        self._log.close()
 
     def reset(self) -> None:
         """Forget everything but the settings; for tests."""

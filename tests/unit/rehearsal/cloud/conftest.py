@@ -14,7 +14,9 @@ from rehearsal.cloud import Cloud, CloudSettings
 
 @pytest.fixture(scope="session")
 def call_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cloud") / "cloud.log"
+    path = tmp_path_factory.mktemp("cloud") / "cloud.log"
+    path.touch()
+    return path
 
 
 @pytest.fixture(scope="session")
