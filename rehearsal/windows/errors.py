@@ -8,6 +8,7 @@ MESSAGES: dict[int, str] = {
     3: "The system cannot find the path specified.",
     5: "Access is denied.",
     87: "The parameter is incorrect.",
+    112: "There is not enough space on the disk.",
     123: "The filename, directory name, or volume label syntax is incorrect.",
     183: "Cannot create a file when that file already exists.",
     267: "The directory name is invalid.",
@@ -32,6 +33,7 @@ MESSAGES: dict[int, str] = {
     1190: "A system shutdown has already been scheduled.",
     1326: "The user name or password is incorrect.",
     1332: "No mapping between account names and security IDs was done.",
+    1603: "Fatal error during installation.",
     1605: "This action is only valid for products that are currently installed.",
     1619: "This installation package could not be opened. Verify that the package exists and that you can access it, "
     "or contact the application vendor to verify that this is a valid Windows Installer package.",

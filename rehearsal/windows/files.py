@@ -7,6 +7,7 @@ by the host.
 
 from __future__ import annotations
 
+import errno
 import ntpath
 import os
 import re
@@ -37,11 +38,17 @@ class Entry:
     attributes: tuple[str, ...]
 
 
+def _full(error: OSError) -> Exception:
+    """What Windows says when the drive is full; any other error is the rehearsal's own and stays as it is."""
+    return WindowsError(112) if error.errno in (errno.ENOSPC, errno.EDQUOT) else error
+
+
 class Files:
     """Files of C: by their Windows paths.
 
     Every method takes an absolute Windows path (``C:\\folder\\file``; ``/`` is taken for ``\\``) and raises
-    WindowsError as Windows would: 2 or 3 not found, 5 access denied, 123 name not allowed.
+    WindowsError as Windows would: 2 or 3 not found, 5 access denied, 112 drive full, 123 name not
+    allowed.
     """
 
     def __init__(self, root: Path, attributes: dict[str, list[str]], changed: Callable[[], None]) -> None:
@@ -181,26 +188,23 @@ class Files:
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Write a whole file; its folder must exist (WindowsError 3), it must not be read-only (WindowsError 5)."""
-        real = self._writable(path)
-        try:
-            real.write_bytes(content)
-        except (FileNotFoundError, NotADirectoryError):
-            raise WindowsError(3, f"Could not find a part of the path '{path}'.") from None
+        self._write(path, content, "wb")
 
     def append_bytes(self, path: str, content: bytes) -> None:
         """Append to a file, which is made when it does not exist; errors as write_bytes."""
-        real = self._writable(path)
-        try:
-            with real.open("ab") as stream:
-                stream.write(content)
-        except (FileNotFoundError, NotADirectoryError):
-            raise WindowsError(3, f"Could not find a part of the path '{path}'.") from None
+        self._write(path, content, "ab")
 
-    def _writable(self, path: str) -> Path:
+    def _write(self, path: str, content: bytes, mode: str) -> None:
         real = self.real(path)
         if real.is_dir() or self._read_only(real):
             raise WindowsError(5, f"Access to the path '{path}' is denied.")
-        return real
+        try:
+            with real.open(mode) as stream:
+                stream.write(content)
+        except (FileNotFoundError, NotADirectoryError):
+            raise WindowsError(3, f"Could not find a part of the path '{path}'.") from None
+        except OSError as error:
+            raise _full(error) from error
 
     @staticmethod
     def _read_only(real: Path) -> bool:
@@ -218,6 +222,8 @@ class Files:
             real.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise WindowsError(183, f"An item with the specified name {path} already exists.") from None
+        except OSError as error:
+            raise _full(error) from error
         return shown
 
     def delete(self, path: str, *, force: bool = False) -> None:

@@ -71,7 +71,10 @@ def _content(text: str) -> bytes:
 
 
 async def install(host: WindowsHost, package: Package) -> None:
-    """Install a package; one that is installed is repaired (files, registry), its services are left alone."""
+    """Install a package; one that is installed is repaired (files, registry), its services are left alone.
+
+    WindowsError 1603 when a service does not start; what was installed until then stays, nothing is rolled back.
+    """
     for path, text in package.files.items():
         host.files.make_directory(ntpath.dirname(path))
         host.files.write_bytes(path, _content(text))
@@ -81,7 +84,7 @@ async def install(host: WindowsHost, package: Package) -> None:
         if host.services.find(entry["name"]) is None:
             host.services.create(_service(entry))
             if entry.get("start"):
-                await host.services.start(entry["name"])
+                await _start(host, entry["name"])
     current = str(host.registry.data(PATH_KEY, "Path", r"C:\Windows\system32;C:\Windows"))
     known = [part.lower() for part in current.split(";")]
     added = [folder for folder in package.path_append if folder.lower() not in known]
@@ -104,6 +107,13 @@ async def install(host: WindowsHost, package: Package) -> None:
     }
     host.state.changed()
     host.log(f"installed {package.product_name} {package.version} {package.product_code}")
+
+
+async def _start(host: WindowsHost, name: str) -> None:
+    try:
+        await host.services.start(name)
+    except WindowsError as error:
+        raise WindowsError(1603, f"Error 1920. Service '{name}' failed to start: {error}") from error
 
 
 def _service(entry: dict[str, Any]) -> Service:

@@ -31,6 +31,7 @@ else:
     sys.argv[:] = [what, *sys.argv[4:]]
     runpy.run_path(what, run_name="__main__")
 """
+_TIME_LIMIT = 30 * 86400.0  # seconds: what limits a program on Windows is whoever started it
 _FLAGS = frozenset({"-I", "-E", "-s", "-S", "-u", "-B"})
 
 
@@ -74,6 +75,7 @@ async def main(invocation: Invocation) -> Outcome:
         env={**invocation_environment(invocation), "PYTHONUTF8": "1"},
         cwd=host.files.real(invocation.cwd),
         stdin=invocation.stdin,
+        timeout=_TIME_LIMIT,
     )
 
 

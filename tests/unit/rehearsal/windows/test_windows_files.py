@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,14 @@ def test_registry_paths_have_three_notations() -> None:
         registry.exists(r"HKXX\y")
     with pytest.raises(ValueError, match="no type"):
         registry.set(r"HKLM\a", "b", "REG_LINK", "")
+
+
+def test_a_full_drive(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    for change in (lambda: files.write_bytes("C:\\x", b"y"), lambda: files.make_directory("C:\\y")):
+        with pytest.raises(WindowsError, match="There is not enough space on the disk"):
+            change()
