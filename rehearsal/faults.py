@@ -117,7 +117,7 @@ async def _kill(context: Context, arguments: Sequence[str]) -> str:
     if machine.state is MachineState.OFF:
         raise RehearsalError(f"{machine.name} has no power")
     await context.hypervisor.cut_power(machine)
-    return f"{machine.name} has lost power; EC2 goes on calling it running until it is rebooted, stopped or terminated"
+    return f"{machine.name} has lost power, which EC2 does not notice; {_LIFT.format(name=machine.name)}"
 
 
 async def _disk_full(context: Context, arguments: Sequence[str]) -> str:
@@ -139,7 +139,7 @@ async def _corrupt_xml(context: Context, arguments: Sequence[str]) -> str:
 async def _repair(context: Context, arguments: Sequence[str]) -> str:
     machine = context.hypervisor.find(arguments[0])
     await context.hypervisor.repair(machine)
-    return f"winrm-lost and disk-full are lifted from {machine.name}"
+    return f"{machine.name} is repaired: winrm-lost and disk-full are lifted, and power is on if EC2 means it to be"
 
 
 FAULTS = {
@@ -154,7 +154,7 @@ FAULTS = {
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
         Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),
         Fault("kill", ("MACHINE",), "the machine loses power", _kill),
-        Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full", _repair),
+        Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
         Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),
     )

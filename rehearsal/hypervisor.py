@@ -255,6 +255,8 @@ class Hypervisor:
             machine.state = MachineState.OFF
             raise
         machine.state = MachineState.RUNNING
+        if machine.instance is not None:  # security groups may have changed since it was plugged in
+            await self.network.guard(machine.namespace, machine.instance.interface, self._view)
 
     async def _power_on(self, machine: Machine) -> None:
         instance = machine.instance
@@ -351,10 +353,13 @@ class Hypervisor:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         hosts = [machine.host for machine in self.machines.values() if machine.host]
-        async with asyncio.timeout(_CLOSE_LIMIT):
-            for result in await asyncio.gather(*(host.power_off() for host in hosts), return_exceptions=True):
-                if isinstance(result, BaseException):
-                    log.error("a host did not power off cleanly: %s", result)
+        try:
+            async with asyncio.timeout(_CLOSE_LIMIT):
+                for result in await asyncio.gather(*(host.power_off() for host in hosts), return_exceptions=True):
+                    if isinstance(result, BaseException):
+                        log.error("a host did not power off cleanly: %s", result)
+        except TimeoutError:
+            log.error("not every host powered off within %g s", _CLOSE_LIMIT)
 
     # --------------------------------------------------------------------------------------- what a machine is given
 
@@ -411,11 +416,14 @@ class Hypervisor:
             machine.faults.add("disk-full")
 
     async def repair(self, machine: Machine) -> None:
-        """Lift the lasting faults of a machine."""
+        """Lift the lasting faults of a machine and give it power if it has none though it should."""
         if "disk-full" in machine.faults:
             await asyncio.to_thread(disks.free, machine.folder)
         machine.faults.clear()
         self.boot_failures -= {machine.name, machine.key}
+        if machine.state in (MachineState.OFF, MachineState.FAILED, MachineState.DEAD):
+            machine.boots_seen = None
+            self._wake.set()
         await self._apply_faults(machine)
 
     # ---------------------------------------------------------------------------------------------------------- disks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
 
@@ -398,6 +399,49 @@ def test_security_groups_are_applied_again_only_when_something_changed(world: Wo
         assert ID in world.network.guarded
 
     asyncio.run(run())
+
+
+def test_groups_that_changed_during_a_boot_are_applied_after_it(world: World) -> None:
+    async def run() -> None:
+        await world.settle()
+        world.cloud.set(instance(1))
+        await world.settle()
+
+    asyncio.run(run())
+    assert world.network.guarded == [ID]
+
+
+def test_a_machine_without_power_boots_again_when_repaired(world: World) -> None:
+    async def run() -> None:
+        world.cloud.set(instance(1))
+        await world.settle()
+        await world.hypervisor.cut_power(world.machine)
+        await world.settle()
+        assert world.machine.state is MachineState.DEAD
+        await world.hypervisor.repair(world.machine)
+        await world.settle()
+
+    asyncio.run(run())
+    assert world.machine.state is MachineState.RUNNING
+
+
+def test_a_studio_machine_boots_once_and_by_its_own_wish(world: World) -> None:
+    async def run() -> None:
+        world.cloud.set()
+        made = world.hypervisor.studio_machine("workstation", IPv4Address("192.168.1.10"), world._stock)
+        world.hypervisor.add(made)
+        await world.settle()
+        world.hosts[0].platform.power("reboot")
+        await asyncio.sleep(0.01)
+        await world.settle()
+        world.hosts[1].platform.power("shutdown")
+        await asyncio.sleep(0.01)
+        await world.settle()
+
+    asyncio.run(run())
+    assert world.hypervisor.machines["workstation"].state is MachineState.OFF
+    assert [host.events for host in world.hosts] == [["on", "off"], ["on", "off"]]
+    assert world.cloud.powered_off == []
 
 
 def test_an_unknown_machine_is_named_with_those_that_are_there(world: World) -> None:
