@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench, FakePlatform
+from windows_bench import Bench, FakePlatform
 
 from rehearsal.interfaces import RehearsalError, Request
 from rehearsal.windows import images

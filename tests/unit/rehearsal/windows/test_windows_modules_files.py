@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Answer, Bench
+from windows_bench import Answer, Bench
 
 Run = Callable[[Any], Any]
 
@@ -19,7 +19,7 @@ def test_a_module_without_a_stand_in_fails_and_names_itself(run: Run) -> None:
     async def scenario(bench: Bench) -> None:
         result = await bench.module("win_feature", name="Web-Server")
         assert result["failed"] and result["msg"].startswith(
-            "rehearsal: no stand-in for module ansible.windows.win_feature; use one that docs/rehearsal/windows.md lists"
+            "rehearsal: no stand-in for module ansible.windows.win_feature; use one that docs/rehearsal/windows.md"
         )
         assert "win_feature" in bench.log
 

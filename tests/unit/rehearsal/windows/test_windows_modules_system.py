@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Answer, Bench
+from windows_bench import CODE, PACKAGE, Answer, Bench
 
 Run = Callable[[Any], Any]
 KEY = "HKLM:\\SOFTWARE\\Farm"
@@ -440,19 +440,6 @@ def test_tasks_run_at_boot_within_their_limit(bench: Bench) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ packages
-
-
-CODE = "{11111111-2222-3333-4444-555555555555}"
-PACKAGE = {
-    "format": "rehearsal-msi",
-    "product_name": "Autodesk Backburner 2019.0",
-    "product_code": CODE,
-    "version": "19.0.0",
-    "files": {"C:\\Program Files (x86)\\Autodesk\\Backburner\\serversvc.exe": "base64:AAE="},
-    "registry": [["HKLM\\SOFTWARE\\Backburner", "Version", "REG_SZ", "19"]],
-    "services": [{"name": "Helper", "display_name": "Help", "path": "C:\\h.exe", "start_mode": "manual"}],
-    "path_append": ["C:\\Program Files (x86)\\Autodesk\\Backburner"],
-}
 
 
 def test_win_package_from_a_file(run: Run) -> None:

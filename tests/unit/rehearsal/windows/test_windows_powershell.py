@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Answer, Bench, FakePlatform, metadata
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from windows_bench import Answer, Bench, FakePlatform, metadata
 
 from rehearsal.windows import certificates, ec2launch, powershell
 from rehearsal.windows.powershell import syntax

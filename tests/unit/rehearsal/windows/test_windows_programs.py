@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Bench, FakePlatform
-from test_windows_modules_system import CODE, PACKAGE
+from windows_bench import CODE, PACKAGE, Bench, FakePlatform
 
 from rehearsal.windows.programs import TABLE
 from rehearsal.windows.programs.python import search_path

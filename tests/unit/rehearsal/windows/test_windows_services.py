@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Bench
+from windows_bench import Bench
 
 from rehearsal.windows.errors import WindowsError
 from rehearsal.windows.services import Service
