@@ -73,6 +73,7 @@ def up(folder: Folder) -> int:
     folder.prepare()
     if folder.held():
         raise RehearsalError(already_up(folder.path))
+    started = time.monotonic()
     here, there = socket.socketpair()
     command = [
         *("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--"),
@@ -110,13 +111,13 @@ def up(folder: Folder) -> int:
         daemon.wait()
         folder.remove_state()
         raise
-    print(_standing(folder, ready))
+    print(_standing(folder, ready, time.monotonic() - started))
     return 0
 
 
-def _standing(folder: Folder, ready: Mapping[str, Any]) -> str:
+def _standing(folder: Folder, ready: Mapping[str, Any], seconds: float) -> str:
     where = "" if folder.path == DEFAULT.resolve() else f"--dir {folder.path} "
-    return f"""The rehearsal is up ({ready["seconds"]:.1f} s); nothing of it costs anything.
+    return f"""The rehearsal is up ({seconds:.1f} s); nothing of it costs anything.
   AWS region   {ready["region"]} at {ready["endpoint"]} (EC2, SSM)
   studio       {plan.LAN}: workstation {plan.LAN_HOSTS[plan.WORKSTATION]} (Windows), PC {plan.LAN_HOSTS[plan.PC]}, \
 controller {plan.LAN_HOSTS[plan.CONTROLLER]}

@@ -129,10 +129,9 @@ async def _serve(folder: Folder, own_id: int, connection: socket.socket) -> NoRe
 
 
 async def _until_stopped(daemon: Daemon, stop: asyncio.Event, tell: Callable[..., None]) -> None:
-    started = time.monotonic()
     async with daemon.running(lambda text: tell(progress=text)):
         if not stop.is_set():
-            tell(ready={"endpoint": ENDPOINT, "region": daemon.region, "seconds": time.monotonic() - started})
+            tell(ready={"endpoint": ENDPOINT, "region": daemon.region})
         await stop.wait()
         log.info("ending")
 
