@@ -156,7 +156,8 @@ class Rehearsal:
         """Remember every machine that is there now, and the least free memory seen."""
         for machine in self.machines():
             if machine.get("instance_id"):
-                self.seen.setdefault(machine["instance_id"], {}).update(machine)
+                known = {name: value for name, value in machine.items() if value is not None}
+                self.seen.setdefault(machine["instance_id"], {}).update(known)
         self._least_memory = min(self._least_memory, _available_memory())
 
     @property
