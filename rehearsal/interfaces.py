@@ -38,7 +38,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class SecurityRule:
-    """One ingress or egress permission. ``protocol`` is tcp, udp, icmp or -1 (all); ports are -1 when not applicable."""
+    """One ingress or egress permission: tcp, udp, icmp or -1 (all); ports are -1 when not applicable."""
 
     protocol: str
     from_port: int

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Keys for OpenVPN's ``tls-crypt-v2``: they hide and authenticate the very first packet of a handshake.
 
-The format is OpenVPN's own (document ``doc/tls-crypt-v2.txt`` of the OpenVPN source). A server key holds the two keys Ke
-and Ka; a client key is 256 random bytes followed by the same bytes wrapped with Ke and Ka, so that the server
-needs no list of clients.
+The format is OpenVPN's own (document ``doc/tls-crypt-v2.txt`` of the OpenVPN source). A server key holds the two keys
+Ke and Ka; a client key is 256 random bytes followed by the same bytes wrapped with Ke and Ka, so that the server needs
+no list of clients.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The whole product on the rehearsal, as a user runs it: bake, up, again, more, fewer, wrong input, down.
 
-The tests of this file build on each other and run in their order; each asserts against the other side (disks, the region's
-record of calls, the AWS CLI), not against what the product says of itself.
+The tests of this file build on each other and run in their order; each asserts against the other side (disks, the
+region's record of calls, the AWS CLI), not against what the product says of itself.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def test_wrong_settings_are_refused_before_anything_is_created(farm):
 
 
 def test_farm_without_image_says_how_to_make_one(farm):
-    with pytest.raises(ProofError, match="bake-ami.yml"):
+    with pytest.raises(ProofError, match=r"bake-ami\.yml"):
         farm.playbook("farm-up.yml")
     assert instances(farm) == []
 

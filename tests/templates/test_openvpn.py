@@ -1,4 +1,4 @@
-"""The tunnel's files: every directive is known, every measured decision is there, nothing secret is where it should not be."""
+"""The tunnel's files: every directive is known, every measured decision is there, no secret is misplaced."""
 
 from __future__ import annotations
 
@@ -17,9 +17,14 @@ SETTINGS = {
     "farm_remote_network": "10.9.0.0/24",
 }
 FILES = (
-    "ca.crt studio-workstation.crt studio-workstation.key aws-gateway.crt aws-gateway.key tls-crypt-v2-server.key "
-    "aws-gateway.tls-crypt-v2.key"
-).split()
+    "ca.crt",
+    "studio-workstation.crt",
+    "studio-workstation.key",
+    "aws-gateway.crt",
+    "aws-gateway.key",
+    "tls-crypt-v2-server.key",
+    "aws-gateway.tls-crypt-v2.key",
+)
 
 # Directive -> how many words follow it (OpenVPN 2.6 manual page).
 DIRECTIVES = {

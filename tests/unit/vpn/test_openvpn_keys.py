@@ -6,7 +6,6 @@ import shutil
 import subprocess
 
 import pytest
-
 from ansible_collections.renderfarm.cloud.plugins.module_utils import openvpn_keys as keys
 
 
@@ -24,7 +23,14 @@ def test_sizes_are_those_of_the_program():
     assert len(client) == 256 + 32 + 256 + 9 + 2
 
 
-@pytest.mark.parametrize("text", ["", "-----BEGIN x-----", "-----BEGIN OpenVPN tls-crypt-v2 server key-----\n!!\n-----END OpenVPN tls-crypt-v2 server key-----"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-----BEGIN x-----",
+        f"-----BEGIN {keys.SERVER_LABEL}-----\n!!\n-----END {keys.SERVER_LABEL}-----",
+    ],
+)
 def test_damaged_server_key_is_refused(text):
     with pytest.raises(keys.KeyFormatError):
         keys.client_key(text)
@@ -47,7 +53,8 @@ def test_openvpn_wraps_a_client_key_with_our_server_key(tmp_path):
     """The program makes a client key from our server key, and we accept its wrapping."""
     (tmp_path / "server.key").write_text(keys.server_key())
     subprocess.run(
-        ["/usr/sbin/openvpn", "--tls-crypt-v2", str(tmp_path / "server.key"), "--genkey", "tls-crypt-v2-client", str(tmp_path / "client.key")],
+        ["/usr/sbin/openvpn", "--tls-crypt-v2", "server.key", "--genkey", "tls-crypt-v2-client", "client.key"],
+        cwd=tmp_path,
         check=True,
         capture_output=True,
         timeout=20,
