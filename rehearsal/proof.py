@@ -181,7 +181,7 @@ class Rehearsal:
 
     def aws(self, *arguments: str) -> Any:
         """What the AWS CLI answers, decoded."""
-        return json.loads(self.command(_beside_python("aws"), *arguments, "--output", "json", "--no-cli-pager"))
+        return json.loads(self.command(_beside_python("aws"), *arguments, "--output", "json"))
 
     def playbook(self, name: str, *arguments: str, title: str | None = None) -> Step:
         """Run one playbook, show where it is, and return what it did.
