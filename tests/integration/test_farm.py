@@ -162,7 +162,7 @@ def test_wrong_playbook_never_passes(farm, tag, message):
 
 
 def test_wrong_authority_is_refused(farm):
-    workstation = farm.folder / "controller/hosts/studio-workstation/winrm.pem"
+    workstation = farm.folder / "controller/hosts/workstation/winrm.pem"
     farm.playbook(PLAYS, "--tags", "ping")
     with pytest.raises(ProofError, match="CERTIFICATE_VERIFY_FAILED"):
         farm.playbook(PLAYS, "--tags", "ping", "-e", f"ansible_winrm_ca_trust_path={workstation}")
