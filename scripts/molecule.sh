@@ -1,23 +1,24 @@
 #!/bin/bash
-# Runs the scenarios of Molecule one after another, or those that are named, and says at the end how each went.
+# Runs Molecule's scenarios, or those that are named, two at a time: they mostly wait. Shows the output of those that fail.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit
 export PATH="$PWD/.venv/bin:$PATH"
 export MOLECULE_GLOB='molecule/*/molecule.yml'
-if [ $# -eq 0 ]; then
-    set -- $(for file in molecule/*/molecule.yml; do basename "$(dirname "$file")"; done)
-fi
-failed=0
-summary=''
-for scenario in "$@"; do
-    began=$SECONDS
-    if molecule test -s "$scenario"; then
-        outcome=passed
+export LOGS=$PWD/.cache/molecule
+mkdir -p "$LOGS"
+
+scenario() {
+    local began=$SECONDS
+    if molecule test -s "$1" >"$LOGS/$1.log" 2>&1 </dev/null; then
+        printf '%-20s passed %4d s\n' "$1" $((SECONDS - began))
     else
-        outcome=FAILED
-        failed=1
+        cat "$LOGS/$1.log"
+        printf '%-20s FAILED %4d s (%s)\n' "$1" $((SECONDS - began)) "$LOGS/$1.log"
+        return 1
     fi
-    summary+=$(printf '%-20s %s %4d s' "$scenario" "$outcome" $((SECONDS - began)))$'\n'
-done
-printf '\n%s' "$summary"
-exit $failed
+}
+export -f scenario
+
+# The longest first, so that it does not run alone at the end.
+[ $# -gt 0 ] || set -- default $(basename -a $(dirname molecule/*/molecule.yml) | grep -vx default)
+printf '%s\n' "$@" | xargs -P 2 -I '{}' bash -c 'scenario {}'
