@@ -8,6 +8,7 @@ CLI. A check that does not hold ends the rehearsal with exit code 1.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -138,14 +139,17 @@ class Rehearsal:
         self.say = say
         self._inside = [sys.executable, "-m", "rehearsal", "exec", "--dir", str(folder)]
         self.seen: dict[str, dict[str, Any]] = {}
-        self._least_memory = self._first_memory = _available_memory()
+        self.peak_kilobytes = 0
         self._count = 0
 
     # ------------------------------------------------------------------------------------------------- the other side
 
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads((self.folder / "state.json").read_text())
+        return state
+
     def machines(self) -> list[dict[str, Any]]:
-        state = json.loads((self.folder / "state.json").read_text())
-        machines: list[dict[str, Any]] = state["machines"]
+        machines: list[dict[str, Any]] = self.state()["machines"]
         return machines
 
     def calls(self) -> list[dict[str, Any]]:
@@ -153,16 +157,13 @@ class Rehearsal:
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def sample(self) -> None:
-        """Remember every machine that is there now, and the least free memory seen."""
-        for machine in self.machines():
+        """Remember every machine that is there now, and the most memory that rehearsal and playbook held together."""
+        state = self.state()
+        for machine in state["machines"]:
             if machine.get("instance_id"):
                 known = {name: value for name, value in machine.items() if value is not None}
                 self.seen.setdefault(machine["instance_id"], {}).update(known)
-        self._least_memory = min(self._least_memory, _available_memory())
-
-    @property
-    def peak_megabytes(self) -> float:
-        return (self._first_memory - self._least_memory) / 1024
+        self.peak_kilobytes = max(self.peak_kilobytes, memory_of({os.getpid(), state["daemon_pid"]}))
 
     # ------------------------------------------------------------------------------------------------ the user's side
 
@@ -247,11 +248,25 @@ class Rehearsal:
                 print("\r" + " " * 112 + "\r", end="", flush=True)
 
 
-def _available_memory() -> int:
-    """KiB of memory that programs could still have (``MemAvailable`` of proc(5))."""
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    assert match is not None
-    return int(match[1])
+def memory_of(roots: set[int]) -> int:
+    """KiB of memory that ``roots`` and all of their descendants hold, each page once (``Pss`` of proc(5))."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+    family = set(roots)
+    while grown := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= grown
+    total = 0
+    for pid in family:
+        try:
+            match = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        total += int(match[1]) if match else 0
+    return total
 
 
 def _beside_python(program: str) -> str:
@@ -456,7 +471,7 @@ def prove(folder: Path, nodes: int, *, keep: bool, say: Callable[[str], None] = 
     say("")
     say(text_table([_step_row(step) for step in proof.steps]))
     say("")
-    say(f"{nodes} nodes in {time.monotonic() - started:.0f} s; peak memory {rehearsal.peak_megabytes:.0f} MB.")
+    say(f"{nodes} nodes in {time.monotonic() - started:.0f} s; peak memory {rehearsal.peak_kilobytes / 1024:.0f} MB.")
     if keep:
         say(f"The farm is up: python -m rehearsal status {' '.join(here)}; end it: python -m rehearsal down")
     else:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs Molecule's scenarios, or those that are named, two at a time: they mostly wait. Shows the output of those that fail.
+# Runs Molecule's scenarios, or those that are named, two at a time (MOLECULE_JOBS: another number). Shows the output of those that fail.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit
 export PATH="$PWD/.venv/bin:$PATH"
@@ -21,4 +21,4 @@ export -f scenario
 
 # The longest first, so that it does not run alone at the end.
 [ $# -gt 0 ] || set -- default $(basename -a $(dirname molecule/*/molecule.yml) | grep -vx default)
-printf '%s\n' "$@" | xargs -P 2 -I '{}' bash -c 'scenario {}'
+printf '%s\n' "$@" | xargs -P "${MOLECULE_JOBS:-2}" -I '{}' bash -c 'scenario {}'

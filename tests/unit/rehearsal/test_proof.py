@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from rehearsal import proof
@@ -84,3 +88,17 @@ def test_second_run_must_change_nothing():
 
 def test_notations_of_a_mac():
     assert proof.notations("0A:1B:2C:3D:4E:5F") == ("0a1b2c3d4e5f", "0a:1b:2c:3d:4e:5f", "0a-1b-2c-3d-4e-5f")
+
+
+def test_memory_counts_children():
+    own = proof.memory_of({os.getpid()})
+    with subprocess.Popen(
+        [sys.executable, "-c", "x = bytearray(30_000_000); print(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with_child = proof.memory_of({os.getpid()})
+        child.communicate(b"\n", timeout=10)
+    assert with_child > own + 25_000
