@@ -42,6 +42,7 @@ class Step:
     calls: int
     changes: list[str]
     recap: dict[str, dict[str, int]]
+    trips: dict[str, int]  # machine -> commands that it was given over WinRM
     log: Path
 
     @property
@@ -160,9 +161,8 @@ class Rehearsal:
         """Remember every machine that is there now, and the most memory that rehearsal and playbook held together."""
         state = self.state()
         for machine in state["machines"]:
-            if machine.get("instance_id"):
-                known = {name: value for name, value in machine.items() if value is not None}
-                self.seen.setdefault(machine["instance_id"], {}).update(known)
+            known = {name: value for name, value in machine.items() if value is not None}
+            self.seen.setdefault(machine["instance_id"] or machine["name"], {}).update(known)
         self.peak_kilobytes = max(self.peak_kilobytes, memory_of({os.getpid(), state["daemon_pid"]}))
 
     # ------------------------------------------------------------------------------------------------ the user's side
@@ -193,7 +193,7 @@ class Rehearsal:
         title = title or name
         log = self.folder / "logs" / f"{self._count:02d}-{Path(name).stem}.log"
         log.parent.mkdir(exist_ok=True)
-        before = len(self.calls())
+        before, given = len(self.calls()), self._trips()
         started = time.monotonic()
         with log.open("wb") as stream, self._watching(title, log):
             done = subprocess.run(
@@ -216,10 +216,14 @@ class Rehearsal:
             len(calls),
             [f"{call['service']}:{call['action']}" for call in calls if call["mutating"]],
             parse_recap(output),
+            {name: count - given.get(name, 0) for name, count in self._trips().items() if count > given.get(name, 0)},
             log,
         )
         self.say(f"  {title}: {seconds:.0f} s, {step.calls} AWS calls ({len(step.changes)} of them change something)")
         return step
+
+    def _trips(self) -> dict[str, int]:
+        return {machine["name"]: machine["winrm"]["commands"] for machine in self.seen.values() if "winrm" in machine}
 
     @contextmanager
     def _watching(self, title: str, log: Path) -> Iterator[None]:
@@ -405,21 +409,18 @@ def machine_rows(rehearsal: Rehearsal) -> list[dict[str, str]]:
     times = registrations((Path(manager["c"]) / PROFILE / "backburner.log").read_text(errors="replace"))
     rows = []
     for machine in machines:
-        if not machine.get("instance_id"):
-            continue
         registered = times.get(notations(machine["mac"])[0].upper() + "0000")
         rows.append(
             {
                 "machine": machine["name"],
-                "instance id": machine["instance_id"],
+                "instance id": machine["instance_id"] or "-",
                 "role": machine["role"],
-                "type": machine["type"],
-                "lifecycle": machine["lifecycle"],
+                "type": machine["type"] or "-",
+                "lifecycle": machine["lifecycle"] or "-",
                 "address": machine["address"],
                 "MAC": machine["mac"],
                 "registered": "yes" if registered else "-",
                 "seconds": f"{registered.timestamp() - machine['launch_time']:.1f}" if registered else "-",
-                "WinRM trips": str(machine["winrm"]["commands"]),
             }
         )
     return rows
@@ -486,4 +487,5 @@ def _step_row(step: Step) -> dict[str, str]:
         "AWS calls": str(step.calls),
         "that change": str(len(step.changes)),
         "changed tasks": str(step.changed),
+        "WinRM round trips": ", ".join(f"{name} {count}" for name, count in sorted(step.trips.items())) or "-",
     }

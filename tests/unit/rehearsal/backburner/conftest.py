@@ -107,6 +107,7 @@ class Farm:
         self.folder = folder
         self.prefix = f"127.{number // 256 % 128 + 100}.{number % 256}"
         self.machines: list[Machine] = []
+        self.scale = SCALE  # of the protocol's waits
 
     def machine(self, number: int, *, mac: str | None = None, name: str | None = None) -> Machine:
         address = IPv4Address(f"{self.prefix}.{number}")
@@ -128,10 +129,10 @@ class Farm:
         return made
 
     def start_manager(self, machine: Machine) -> None:
-        self._start(machine, "BACKBURNER_MGR_200", BackburnerManager(SCALE))
+        self._start(machine, "BACKBURNER_MGR_200", BackburnerManager(self.scale))
 
     def start_server(self, machine: Machine) -> None:
-        self._start(machine, "BACKBURNER_SRV_200", BackburnerServer(SCALE))
+        self._start(machine, "BACKBURNER_SRV_200", BackburnerServer(self.scale))
 
     def _start(self, machine: Machine, service: str, program: Any) -> None:
         machine.services[service] = asyncio.create_task(program(machine, service))

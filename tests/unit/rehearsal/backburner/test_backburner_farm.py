@@ -493,6 +493,7 @@ def test_the_command_line_client(farm, play, capsys):
 
 def test_fifty_servers_in_one_loop(farm, play):
     async def story() -> None:
+        farm.scale = 0.2  # a server that a busy machine keeps waiting is not down yet
         manager = farm.machine(1)
         nodes = [farm.node(number, manager) for number in range(2, 52)]
         began, cpu = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
