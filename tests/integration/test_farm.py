@@ -50,6 +50,11 @@ def nodes(farm: Rehearsal) -> set[str]:
     }
 
 
+def inject(farm: Rehearsal, *fault: str) -> None:
+    command = [sys.executable, "-m", "rehearsal", "inject", "--dir", str(farm.folder), *fault]
+    subprocess.run(command, check=True, timeout=30)
+
+
 def backburner_xml(farm: Rehearsal, role: str) -> Path:
     machine = next(machine for machine in farm.machines() if machine["role"] == role)
     return Path(machine["c"]) / proof.PROFILE / "backburner.xml"
@@ -175,6 +180,7 @@ def test_wrong_authority_is_refused(farm):
         ("broken", r"backburner\.xml"),
         ("unknown_manager", r"no-such-manager"),
         ("read_only", r"read.?only"),
+        ("full_disk", r"backburner\.xml.*(full|space)"),
     ],
 )
 def test_module_names_file_and_remedy_and_keeps_the_old_file(farm, fault, message):
@@ -187,12 +193,18 @@ def test_module_names_file_and_remedy_and_keeps_the_old_file(farm, fault, messag
         xml.write_bytes(before[: len(before) // 2])
     elif fault == "unknown_manager":
         manager = "no-such-manager"
+    elif fault == "full_disk":
+        inject(farm, "disk-full", "studio-manager")
     else:
         xml.chmod(0o444)
     broken = xml.read_bytes() if xml.exists() else None
     try:
-        with pytest.raises(ProofError, match=rf"(?si){message}"):
-            farm.playbook(PLAYS, "--tags", "change", "-e", f"wanted_manager={manager}")
+        try:
+            with pytest.raises(ProofError, match=rf"(?si){message}"):
+                farm.playbook(PLAYS, "--tags", "change", "-e", f"wanted_manager={manager}")
+        finally:
+            if fault == "full_disk":  # only then can the disk be read from outside again
+                inject(farm, "repair", "studio-manager")
         assert (xml.read_bytes() if xml.exists() else None) == broken
     finally:
         if fault == "missing":
