@@ -1,7 +1,6 @@
 """Renders a role's template with Ansible's own templating, the role's defaults and given settings.
 
-Contract: ``render(role, template, settings)`` returns the text that ``ansible.windows.win_template`` would copy, without
-a host, in milliseconds. Undefined variables raise as they would in a play.
+``render(role, template, settings)`` returns the text that ``ansible.windows.win_template`` would copy, without a host, in milliseconds. Undefined variables raise as they would in a play.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ from typing import Any
 
 import yaml
 from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
 
-PROJECT = Path(__file__).resolve().parents[2]
+import tests.plugin_loader  # noqa: F401 - the collection's filters
 
-_loaded = False
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def _trusted(value: Any) -> Any:
@@ -32,10 +30,6 @@ def _trusted(value: Any) -> Any:
 
 def render(role: str, template: str, settings: dict[str, Any]) -> str:
     """Render ``roles/<role>/templates/<template>``; ``settings`` win over the role's defaults."""
-    global _loaded
-    if not _loaded:
-        init_plugin_loader([str(PROJECT / "collections")])
-        _loaded = True
     folder = PROJECT / "roles" / role
     variables: dict[str, Any] = {"ansible_managed": "Managed by Ansible"}
     for name in ("defaults", "vars"):

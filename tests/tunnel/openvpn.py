@@ -1,0 +1,182 @@
+"""The real OpenVPN at both ends of a tunnel, with exactly the files that the roles' templates give."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.templates.render import render
+from tests.tunnel import network as plan
+from tests.tunnel.namespaces import Namespace
+from tests.tunnel.network import Network
+from tests.tunnel.pki import Authority
+
+READY = "Initialization Sequence Completed"
+_rendering = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Link:
+    """Who serves, who dials, and the roles' variables for both."""
+
+    server: str
+    client: str
+    server_name: str
+    client_name: str
+    endpoint: str
+    port: int
+    settings: dict[str, Any]
+
+
+STUDIO = Link(
+    "workstation", "manager", "studio-workstation", "aws-gateway", plan.STUDIO_PUBLIC, plan.PORT,
+    {
+        "openvpn_server_lan_network": plan.LAN,
+        "openvpn_server_cloud_network": plan.CLOUD,
+        "openvpn_server_tunnel_network": plan.TUNNEL,
+        "openvpn_server_remote_network": plan.REMOTE,
+    },
+)  # fmt: skip
+
+
+def settings(link: Link, pki: Path, endpoint: str) -> dict[str, Any]:
+    """The variables of the roles openvpn_server and vpn_gateway for one link."""
+    return {
+        "openvpn_server_name": link.server_name,
+        "openvpn_server_gateway_name": link.client_name,
+        "openvpn_server_pki_dir": str(pki),
+        "openvpn_server_port": link.port,
+        "vpn_gateway_name": link.client_name,
+        "vpn_gateway_server_name": link.server_name,
+        "vpn_gateway_pki_dir": str(pki),
+        "vpn_gateway_endpoint": endpoint,
+        "vpn_gateway_port": link.port,
+        **link.settings,
+    }
+
+
+def write_server(folder: Path, link: Link, pki: Path) -> Path:
+    """The server's folder as the role leaves it; returns its configuration file."""
+    variables = settings(link, pki, link.endpoint)
+    entries = folder / "ccd-studio"
+    entries.mkdir(parents=True, exist_ok=True)
+    _write(entries / link.client_name, "openvpn_server", "gateway.ccd.j2", variables)
+    shutil.copy(pki / "crl.pem", folder / "crl.pem")
+    return _write(folder / "server.ovpn", "openvpn_server", "server.ovpn.j2", variables)
+
+
+def write_client(folder: Path, link: Link, pki: Path, endpoint: str = "") -> Path:
+    """The client's folder as the role leaves it; returns its configuration file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    variables = settings(link, pki, endpoint or link.endpoint)
+    return _write(folder / "gateway.ovpn", "vpn_gateway", "gateway.ovpn.j2", variables)
+
+
+def _write(path: Path, role: str, template: str, variables: dict[str, Any]) -> Path:
+    with _rendering:
+        text = render(role, template, variables)
+    path.write_text(text, newline="\r\n")  # as win_template writes
+    return path
+
+
+@dataclass
+class End:
+    """One OpenVPN process of a machine, as OpenVPN's service for Windows starts it: in the file's folder, with a log.
+
+    ``hosts`` is the machine's own list of names, read anew at each look-up.
+    """
+
+    machine: Namespace
+    config: Path
+    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def hosts(self) -> Path:
+        return self.config.with_name("hosts")
+
+    @property
+    def log_file(self) -> Path:
+        return self.config.with_suffix(".log")
+
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+
+    def start(self) -> None:
+        """Start it with an empty log."""
+        assert self._process is None, f"{self.config.name} runs already"
+        if not self.hosts.exists():
+            self.hosts.write_text("127.0.0.1 localhost\n")
+        self.log_file.unlink(missing_ok=True)
+        own_names = 'mount --bind "$1" /etc/hosts && shift && exec openvpn "$@"'
+        with self.log_file.open("ab") as output:
+            self._process = self.machine.start(
+                *("unshare", "--mount", "--", "sh", "-c", own_names, "sh", str(self.hosts)),
+                *("--cd", str(self.config.parent), "--config", self.config.name),
+                output=output,
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End it gracefully, as a service stop, or at once, as a power failure."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+            self._process.wait(10)
+            self._process = None
+
+    def wait_for(self, pattern: str, *, within: float = 10.0) -> re.Match[str]:
+        """Wait until the log matches. AssertionError with the log when it does not or the process ends."""
+        limit = time.monotonic() + within
+        while time.monotonic() < limit:
+            if found := re.search(pattern, self.log()):
+                return found
+            if self._process is None or self._process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"no {pattern!r} in the log of {self.config}:\n{self.log()}")
+
+
+class Tunnel:
+    """Both ends of one link; leave the ``with`` block to end them."""
+
+    def __init__(
+        self, network: Network, folder: Path, pki: Path, link: Link = STUDIO, *, endpoint: str = ""
+    ) -> None:
+        self.network = network
+        self.link = link
+        self.server = End(network.machine(link.server), write_server(folder / link.server, link, pki))
+        self.client = End(network.machine(link.client), write_client(folder / link.client, link, pki, endpoint))
+
+    def __enter__(self) -> Tunnel:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.stop()
+        self.server.stop()
+
+    def up(self) -> Tunnel:
+        """Start both ends and wait until the tunnel stands."""
+        self.server.start()
+        self.server.wait_for(READY)
+        self.client.start()
+        self.client.wait_for(READY)
+        return self
+
+
+def authority(folder: Path, *links: Link, **options: Any) -> Authority:
+    """An authority with all certificates of the links."""
+    made = Authority(folder, **options)
+    for link in links or (STUDIO,):
+        for name, usage in ((link.server_name, "server"), (link.client_name, "client")):
+            made.issue(name, usage)
+    return made
