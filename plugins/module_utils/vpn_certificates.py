@@ -46,8 +46,9 @@ class CertificateRow:
     """A certificate as plain data.
 
     ``state``: ``good``, ``due`` (to be renewed), ``expired``, ``revoked``, ``missing``, ``unusable``. ``action``:
-    ``none``, ``make`` (complete what is missing), ``renew`` (archive the files and make new ones), ``refuse``. Dates
-    are ISO 8601 in UTC; ``days_left`` is rounded down; ``serial`` is in hexadecimal digits, as OpenSSL prints it.
+    ``none``, ``make`` (complete what is missing), ``renew`` (archive the files and make new ones), ``archive``,
+    ``refuse``. Dates are ISO 8601 in UTC; ``days_left`` is rounded down; ``serial`` is in hexadecimal digits, as
+    OpenSSL prints it.
     """
 
     name: str
@@ -326,7 +327,8 @@ def read_pki(
 ) -> Pki:
     """Read the folder; a folder that is not there is an empty one.
 
-    :param wanted: usage (``server`` or ``client``) by name; without it, every certificate in use that is there.
+    :param wanted: usage (``server`` or ``client``) by name; without it, every certificate in use that is there. One
+        that is there but not wanted is left alone while it lasts, and archived when it is due.
     :param renew: names to make anew in any case.
     :param renew_days: what expires in fewer days than these is due.
     :raises PkiError: the authority is damaged, or a name in ``renew`` is unknown.
@@ -334,11 +336,10 @@ def read_pki(
     """
     now = now or datetime.now(UTC)
     chosen = set(renew)
-    names: dict[str, str | None]
-    if wanted is not None:
-        names = dict(wanted)
-    else:
-        names = {path.stem: None for path in sorted(folder.glob("*.crt")) if path.stem != AUTHORITY}
+    names: dict[str, str | None] = dict(wanted or {})
+    for path in sorted(folder.glob("*.crt")):
+        if path.stem != AUTHORITY:
+            names.setdefault(path.stem, None)
     unknown = sorted(chosen - set(names))
     if unknown:
         raise PkiError(
@@ -356,13 +357,18 @@ def read_pki(
         kept[loaded.serial_number] = now
     revocations = _revocations(folder, certificate, kept, now, renew_days)
     revoked = {entry.serial_number for entry in revocations.entries}
+    rows = [
+        _in_use(folder, name, usage, certificate, revoked, now, renew_days, name in chosen)
+        for name, usage in names.items()
+    ]
+    if wanted is not None:
+        for row in rows:
+            if row.name not in wanted:
+                row.action = "archive" if row.action == "renew" else "none"
     return Pki(
         authority=authority,
         revocations=revocations,
-        certificates=[
-            _in_use(folder, name, usage, certificate, revoked, now, renew_days, name in chosen)
-            for name, usage in names.items()
-        ],
+        certificates=rows,
         archived=_stored(folder.glob(f"{ARCHIVE}/*/*.crt"), now, revoked),
         revoked=_stored(folder.glob(f"{REVOKED}/*.crt"), now, revoked),
     )

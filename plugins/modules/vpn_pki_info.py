@@ -21,7 +21,7 @@ options:
     type: path
     required: true
   certificates:
-    description: The certificates that are wanted. Without it, every certificate in use is listed.
+    description: The certificates that are wanted. Without it, every certificate in use is taken for wanted.
     type: list
     elements: dict
     suboptions:
@@ -90,7 +90,7 @@ certificates:
     days_left: {description: "Whole days until then, negative afterwards.", type: int}
     revoked: {description: Whether it is revoked., type: bool}
     state: {description: "V(good), V(due), V(expired), V(revoked), V(missing) or V(unusable).", type: str}
-    action: {description: "V(none), V(make), V(renew) or V(refuse).", type: str}
+    action: {description: "V(none), V(make), V(renew), V(archive) or V(refuse).", type: str}
     reason: {description: Why., type: str}
     path: {description: File of the certificate., type: str}
     files: {description: "Files that belong to it, the certificate last.", type: list}

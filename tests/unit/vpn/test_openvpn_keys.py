@@ -6,7 +6,6 @@ import shutil
 import subprocess
 
 import pytest
-
 from ansible_collections.renderfarm.cloud.plugins.module_utils import openvpn_keys as keys
 
 
