@@ -121,8 +121,8 @@ _RULES = (
     _Rule(
         re.compile(r"Server poll timeout|TLS key negotiation failed to occur|Inactivity timeout \(--ping-restart\)"),
         "the server does not answer",
-        "check, in this order: its service OpenVPNService runs; its log refuses nobody; the home router forwards the UDP "
-        "port to it; there is no second router (double NAT) or carrier NAT before it (then farm_vpn_server_side: "
+        "check, in this order: its service OpenVPNService runs; its log refuses nobody; the home router forwards the "
+        "UDP port to it; there is no second router (double NAT) or carrier NAT before it (then farm_vpn_server_side: "
         "cloud); both ends use the same keys",
     ),
     _Rule(
@@ -241,9 +241,10 @@ def _duplicates(lines: list[str]) -> list[Finding]:
             recent = [time for time in times if times[-1] - time <= _SOON]
             returned = len(sources.get(name, ())) != len(set(sources.get(name, ())))
             if len(recent) >= _OFTEN or returned:
+                doubt = "" if returned else ", or the one that has it restarts over and over"
                 findings[name] = Finding(
                     line.strip(),
-                    f"two machines use the certificate of {name} and push each other out",
+                    f"two machines use the certificate of {name} and push each other out{doubt}",
                     "give each machine a certificate of its own, and never copy one into an image",
                 )
     return list(findings.values())

@@ -49,7 +49,7 @@ FAR_NETWORKS = {
 class Network:
     """All machines; ``close`` takes everything away."""
 
-    def __init__(self, *, home_mtu: int = 1500) -> None:
+    def __init__(self, *, home_mtu: int = 1500, port_forward: bool = True) -> None:
         self.workstation = Namespace("workstation", forwarding=True)
         self.pc = Namespace("pc")
         self.home = Namespace("home", forwarding=True)
@@ -60,7 +60,7 @@ class Network:
         self.node2 = Namespace("node2")
         self.away = Namespace("away", forwarding=True)
         self.remote = Namespace("remote")
-        self._studio()
+        self._studio(port_forward)
         self._internet(home_mtu)
         self._vpc()
         self._remote()
@@ -77,7 +77,7 @@ class Network:
     def close(self) -> None:
         close_all(self.namespaces)
 
-    def _studio(self) -> None:
+    def _studio(self, port_forward: bool) -> None:
         self.home.ip("link add br0 type bridge", "address add 192.168.1.1/24 dev br0", "link set br0 up")
         for machine in (self.workstation, self.pc):
             cable(machine, "eth0", self.home, f"p-{machine.name}")
@@ -86,8 +86,8 @@ class Network:
                 f"address add {ADDRESSES[machine.name]}/24 dev eth0", "route add default via 192.168.1.1 dev eth0"
             )
         self.pc.ip(*(f"route add {network} via 192.168.1.10" for network in (CLOUD, TUNNEL, REMOTE)))
-        forwarding = home_router(inside="br0", vpn_port=PORT, vpn_server=IPv4Address("192.168.1.10"))
-        self.home.nft(forwarding)
+        server = ADDRESSES["workstation"] if port_forward else "192.168.1.99"
+        self.home.nft(home_router(inside="br0", vpn_port=PORT, vpn_server=IPv4Address(server)))
 
     def _internet(self, home_mtu: int) -> None:
         cable(self.home, "wan", self.internet, "home")

@@ -35,13 +35,22 @@ class Link:
     settings: dict[str, Any]
 
 
-STUDIO = Link(
+STUDIO_SIDE = Link(
     "workstation", "manager", "studio-workstation", "aws-gateway", plan.STUDIO_PUBLIC, plan.PORT,
     {
         "openvpn_server_lan_network": plan.LAN,
         "openvpn_server_cloud_network": plan.CLOUD,
         "openvpn_server_tunnel_network": plan.TUNNEL,
         "openvpn_server_remote_network": plan.REMOTE,
+    },
+)  # fmt: skip
+CLOUD_SIDE = Link(
+    "manager", "workstation", "aws-gateway-server", "studio-workstation-client", plan.MANAGER_PUBLIC, plan.PORT,
+    {
+        "openvpn_server_lan_network": plan.CLOUD,
+        "openvpn_server_cloud_network": plan.LAN,
+        "openvpn_server_tunnel_network": plan.TUNNEL,
+        "openvpn_server_remote_network": "192.168.9.0/24",
     },
 )  # fmt: skip
 
@@ -90,7 +99,7 @@ def _write(path: Path, role: str, template: str, variables: dict[str, Any]) -> P
 class End:
     """One OpenVPN process of a machine, as OpenVPN's service for Windows starts it: in the file's folder, with a log.
 
-    ``hosts`` is the machine's own list of names, read anew at each look-up.
+    ``hosts`` is the machine's own list of names, read anew at each look-up; it has no other.
     """
 
     machine: Namespace
@@ -114,10 +123,12 @@ class End:
         if not self.hosts.exists():
             self.hosts.write_text("127.0.0.1 localhost\n")
         self.log_file.unlink(missing_ok=True)
-        own_names = 'mount --bind "$1" /etc/hosts && shift && exec openvpn "$@"'
+        nameservers = self.config.with_name("nameservers")
+        nameservers.write_text("nameserver 127.0.0.1\n")
+        own_names = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec openvpn "$@"'
         with self.log_file.open("ab") as output:
             self._process = self.machine.start(
-                *("unshare", "--mount", "--", "sh", "-c", own_names, "sh", str(self.hosts)),
+                *("unshare", "--mount", "--", "sh", "-c", own_names, "sh", str(self.hosts), str(nameservers)),
                 *("--cd", str(self.config.parent), "--config", self.config.name),
                 output=output,
             )
@@ -131,8 +142,14 @@ class End:
         """End it gracefully, as a service stop, or at once, as a power failure."""
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
-            self._process.wait(10)
-            self._process = None
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait(10)
+                raise
+            finally:
+                self._process = None
 
     def wait_for(self, pattern: str, *, within: float = 10.0) -> re.Match[str]:
         """Wait until the log matches. AssertionError with the log when it does not or the process ends."""
@@ -150,7 +167,7 @@ class Tunnel:
     """Both ends of one link; leave the ``with`` block to end them."""
 
     def __init__(
-        self, network: Network, folder: Path, pki: Path, link: Link = STUDIO, *, endpoint: str = ""
+        self, network: Network, folder: Path, pki: Path, link: Link = STUDIO_SIDE, *, endpoint: str = ""
     ) -> None:
         self.network = network
         self.link = link
@@ -161,8 +178,8 @@ class Tunnel:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.client.stop()
-        self.server.stop()
+        self.client.stop(kill=True)
+        self.server.stop(kill=True)
 
     def up(self) -> Tunnel:
         """Start both ends and wait until the tunnel stands."""
@@ -176,7 +193,7 @@ class Tunnel:
 def authority(folder: Path, *links: Link, **options: Any) -> Authority:
     """An authority with all certificates of the links."""
     made = Authority(folder, **options)
-    for link in links or (STUDIO,):
+    for link in links or (STUDIO_SIDE, CLOUD_SIDE):
         for name, usage in ((link.server_name, "server"), (link.client_name, "client")):
             made.issue(name, usage)
     return made

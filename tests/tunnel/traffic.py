@@ -40,10 +40,10 @@ SILENCE = Answer("silence")
 
 
 def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return 0xFFFF - total
 
 
 def _echo(identifier: int, sequence: int, size: int) -> bytes:
@@ -179,18 +179,29 @@ def _receive(listener: socket.socket, hashed: bool, patience: float) -> tuple[in
 
 
 class Probe:
-    """Echo requests every 50 ms to another machine, in a thread, until ``stop``. Times are in monotonic seconds."""
+    """A packet every 50 ms to another machine, in a thread, until ``stop``; times are in monotonic seconds.
+
+    Echo requests, so both sides send; or, with a ``sink``, UDP in one direction only, noticed where it arrives.
+    """
 
     INTERVAL = 0.05
 
-    def __init__(self, source: Namespace, address: str) -> None:
-        self._raw = _icmp(source)
-        self._address = address
-        self._identifier = next(_identifiers)
+    def __init__(self, source: Namespace, address: str, sink: Namespace | None = None) -> None:
+        self.arrivals: list[float] = []
         self._ended = threading.Event()
-        self.answers: list[float] = []
-        self.begin = time.monotonic()
-        self.end = self.begin
+        if sink is None:
+            self._identifier = next(_identifiers)
+            self._sender = self._receiver = _icmp(source)
+            self._target = (address, 0)
+        else:
+            self._identifier = 0
+            with sink:
+                self._receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._receiver.bind(("0.0.0.0", 0))
+            with source:
+                self._sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._target = (address, self._receiver.getsockname()[1])
+        self.begin = self.end = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
         self._thread.start()
 
@@ -198,35 +209,40 @@ class Probe:
         for sequence in itertools.count():
             if self._ended.is_set():
                 return
+            packet = _echo(self._identifier, sequence & 0xFFFF, 56) if self._identifier else b"one way"
             with contextlib.suppress(OSError):  # no route, no link: that is an outage, too
-                self._raw.sendto(_echo(self._identifier, sequence & 0xFFFF, 56), (self._address, 0))
+                self._sender.sendto(packet, self._target)
             due = time.monotonic() + self.INTERVAL
             while (left := due - time.monotonic()) > 0:
-                if select.select([self._raw], [], [], left)[0]:
-                    found = _understood(self._raw.recv(2048), self._identifier)
-                    if found is not None and found[0].kind == "reply":
-                        self.answers.append(time.monotonic())
+                if select.select([self._receiver], [], [], left)[0] and self._counts(self._receiver.recv(2048)):
+                    self.arrivals.append(time.monotonic())
 
-    def stop(self) -> None:
+    def _counts(self, packet: bytes) -> bool:
+        if not self._identifier:
+            return True
+        found = _understood(packet, self._identifier)
+        return found is not None and found[0].kind == "reply"
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._raw.close()
         self.end = time.monotonic()
+        self._sender.close()
+        self._receiver.close()
 
-    def answered_after(self, moment: float, *, within: float) -> bool:
-        """Wait until an answer arrives that is younger than ``moment``; False when ``within`` seconds pass without."""
-        limit = time.monotonic() + within
-        while time.monotonic() < limit:
-            if self.answers and self.answers[-1] > moment:
-                return True
+    def back(self, moment: float, *, within: float) -> float:
+        """Wait for the first arrival after ``moment``; seconds from there, infinite when none comes."""
+        while time.monotonic() < moment + within:
+            found = next((arrival for arrival in self.arrivals if arrival > moment), None)
+            if found is not None:
+                return found - moment
             time.sleep(self.INTERVAL)
-        return False
+        return float("inf")
 
     def outage(self) -> float:
-        """The longest time without an answer, in seconds (to be asked after ``stop``)."""
-        times = [self.begin, *self.answers, self.end]
+        """The longest time without an arrival, in seconds; to be asked after the ``with`` block."""
+        times = [self.begin, *self.arrivals, self.end]
         return max(later - earlier for earlier, later in itertools.pairwise(times))
-
-    def back(self, moment: float) -> float:
-        """Seconds from ``moment`` to the first answer after it; infinite when none came."""
-        return next((answer - moment for answer in self.answers if answer > moment), float("inf"))
