@@ -40,6 +40,7 @@ from typing import Any, Final, Protocol
 from farmnode import paths, ping, transfer
 from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
+from farmnode.forwarding import Forwarding
 from farmnode.programs import Programs
 from farmnode.routes import RouteTable
 from farmnode.services import Services
@@ -48,7 +49,6 @@ _AT_ONCE: Final = 24
 _LOG_TAIL: Final = 16 * 1024
 _OPENVPN_KEY: Final = r"HKLM\SOFTWARE\OpenVPN"
 _OPENVPN_SERVICE: Final = "OpenVPNService"
-_TCPIP_KEY: Final = r"HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters"
 _RULE: Final = "renderfarm-link-check"
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?")
 
@@ -71,6 +71,7 @@ class Windows:
         self._programs = programs
         self._services = Services(programs, clock)
         self._table = RouteTable(programs)
+        self._forwarding = Forwarding(programs)
 
     def ping(self, address: str, *, count: int, size: int, df: bool, ttl: int | None, wait: float) -> ping.Echo:
         return ping.windows(self._programs, address, count=count, size=size, df=df, ttl=ttl, wait=wait)
@@ -79,10 +80,8 @@ class Windows:
         return sorted(self._table.active().routes)
 
     def forwarding(self) -> bool | None:
-        """What the registry says, which counts at the next boot at the latest."""
-        done = self._programs.run("reg.exe", ["query", _TCPIP_KEY, "/v", "IPEnableRouter"])
-        found = re.search(r"REG_DWORD\s+0x([0-9a-fA-F]+)", done.stdout)
-        return int(found[1], 16) == 1 if found else False
+        """Whether every adapter forwards now, whatever the registry says about the next start."""
+        return all(self._forwarding.interfaces().values())
 
     def openvpn(self) -> dict[str, Any]:
         done = self._programs.run("reg.exe", ["query", _OPENVPN_KEY, "/v", "log_dir"])

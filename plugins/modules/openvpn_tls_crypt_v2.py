@@ -89,7 +89,9 @@ def main() -> None:
         module.fail_json(msg=f"path: the folder {folder} does not exist; create it with mode 0700 first")
     for name in module.params["clients"]:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", name):
-            module.fail_json(msg=f"clients: {name!r} is no name for a file (letters, digits, dot, hyphen; example: aws-gateway)")
+            module.fail_json(
+                msg=f"clients: {name!r} is no name for a file (letters, digits, dot, hyphen; example: aws-gateway)"
+            )
 
     created: list[str] = []
     server_file = folder / SERVER_FILE
@@ -112,7 +114,9 @@ def main() -> None:
                 continue
             client = openvpn_keys.client_key(server)
         except openvpn_keys.KeyFormatError as error:
-            module.fail_json(msg=f"{server_file} and {client_file}: {error}; restore them from your backup or delete both")
+            module.fail_json(
+                msg=f"{server_file} and {client_file}: {error}; restore them from your backup or delete both"
+            )
         created.append(client_file.name)
         if not module.check_mode:
             _write_secret(client_file, client)

@@ -23,9 +23,7 @@ _PACKAGE: Final = Path(__file__).resolve().parents[2] / "farmnode"
 _START: Final = "import sys\nfrom farmnode.cli import main\nsys.exit(main(sys.argv[1:]))\n"
 
 
-def win_command(
-    words: Sequence[str], stdin: Mapping[str, Any] | Sequence[Any] | None = None
-) -> dict[str, Any]:
+def win_command(words: Sequence[str], stdin: Mapping[str, Any] | Sequence[Any] | None = None) -> dict[str, Any]:
     """The options of ansible.windows.win_command that run ``farmnode`` with ``words``.
 
     ``stdin`` goes there as ASCII JSON, so that no code page on the way changes it.

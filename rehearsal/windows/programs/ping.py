@@ -67,14 +67,8 @@ async def main(invocation: Invocation) -> Outcome:
         address = str(IPv4Address(options.target))
     except AddressValueError:
         return refuse(invocation, "only IPv4 addresses are modelled as targets")
-    host = invocation.host
     run = _Run()
-    with netns.entered(host.platform.namespace):
-        wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    with wire:
-        wire.setblocking(False)
-        wire.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, options.ttl)
-        wire.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO if options.df else _PMTUDISC_DONT)
+    with _wire(invocation.host.platform.namespace, options) as wire:
         identifier = secrets.randbelow(0x10000)
         for sequence in range(1, options.count + 1):
             began = time.monotonic()
@@ -82,6 +76,16 @@ async def main(invocation: Invocation) -> Outcome:
             if sequence < options.count:
                 await asyncio.sleep(max(0.0, _INTERVAL - (time.monotonic() - began)))
     return console(_page(address, options, run), 0 if run.received else 1)
+
+
+def _wire(namespace: str, options: _Options) -> socket.socket:
+    """A raw socket in the machine's network (icmp(7), ip(7))."""
+    with netns.entered(namespace):
+        wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    wire.setblocking(False)
+    wire.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, options.ttl)
+    wire.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_DO if options.df else _PMTUDISC_DONT)
+    return wire
 
 
 class _Refused(Exception):

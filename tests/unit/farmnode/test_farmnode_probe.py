@@ -176,11 +176,16 @@ def test_windows_without_openvpn(bench: Bench) -> None:
     assert windows(bench).openvpn()["service"] == "missing"
 
 
-@pytest.mark.parametrize(("said", "expected"), [("0x1", True), ("0x0", False), ("", False)])
-def test_windows_forwarding(bench: Bench, said: str, expected: bool) -> None:
-    text = f"    IPEnableRouter    REG_DWORD    {said}\r\n" if said else ""
-    bench.windows.answers[("reg.exe", "query")] = Completed(0 if said else 1, text, "")
-    assert windows(bench).forwarding() is expected
+@pytest.mark.parametrize("second", ["enabled", "disabled"])
+def test_windows_forwarding(bench: Bench, second: str) -> None:
+    def block(number: int, forwards: str) -> str:
+        rows = {"IfLuid": f"ethernet_{number}", "IfIndex": number, "State": "connected", "Forwarding": forwards}
+        shown = "".join(f"{label:<35}: {value}\r\n" for label, value in rows.items())
+        return f"\r\nInterface {number} Parameters\r\n{'-' * 46}\r\n{shown}"
+
+    text = block(4, "enabled") + block(7, second)
+    bench.windows.answers[("netsh.exe", "interface")] = Completed(0, text, "")
+    assert windows(bench).forwarding() is (second == "enabled")
 
 
 def test_windows_firewall(bench: Bench) -> None:
