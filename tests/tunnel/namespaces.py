@@ -27,8 +27,6 @@ _SYSCTLS = {
     "net/ipv4/conf/default/send_redirects": "0",
     "net/ipv6/conf/all/disable_ipv6": "1",
     "net/ipv6/conf/default/disable_ipv6": "1",
-    # every packet that cannot be delivered is answered, however many there are
-    "net/ipv4/icmp_ratelimit": "0",
     # frames that a bridge passes are not the router's business
     "net/bridge/bridge-nf-call-iptables": "0",
 }

@@ -38,11 +38,11 @@ ADDRESSES = {
     "node2": "10.0.0.22",
     "remote": "10.9.0.2",
 }
-# Networks that lie behind the tunnel, seen from each machine that has an end of one.
+# Networks that only tunnels lead to, seen from each machine that has an end of one.
 FAR_NETWORKS = {
-    "workstation": (CLOUD, REMOTE),
-    "manager": (LAN,),
-    "remote": (CLOUD, LAN, TUNNEL),
+    "workstation": (CLOUD, TUNNEL, REMOTE),
+    "manager": (LAN, TUNNEL, REMOTE),
+    "remote": (CLOUD, LAN, TUNNEL, REMOTE),
 }
 
 
@@ -146,7 +146,7 @@ class Network:
   }}
   chain between {{
     type filter hook forward priority filter; policy accept;
-    iifname "br0" oifname "br0" ip daddr {LAN} counter name "looped"
+    iifname "br0" oifname "br0" ip daddr {{ {LAN}, {TUNNEL}, {REMOTE} }} counter name "looped"
     oifname "igw" ip daddr {PRIVATE_NETWORKS} drop
     oifname "igw" ip saddr != {ADDRESSES["manager"]} drop
   }}
@@ -210,7 +210,7 @@ class Network:
         return sum(self.internet.packets("inet", "leak").values())
 
     def loops(self) -> int:
-        """How often the VPC router sent a packet for the LAN back into the VPC so far."""
+        """How often the VPC router sent a packet for the LAN or a tunnel back into the VPC so far."""
         return self.vpc.packets("ip", "gateway")["looped"]
 
     def fragments(self) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.templates.render import render
+from tests.templates.render import render, value
 from tests.tunnel import network as plan
 from tests.tunnel.namespaces import Namespace
 from tests.tunnel.network import Network
@@ -24,68 +24,86 @@ _rendering = threading.Lock()
 
 @dataclass(frozen=True)
 class Link:
-    """Who serves, who dials, and the roles' variables for both."""
+    """One tunnel: the machines at its ends, the names of their certificates, what the client dials.
+
+    ``settings`` are variables of the roles openvpn_server and vpn_gateway; the rest are the roles' defaults.
+    """
 
     server: str
     client: str
     server_name: str
     client_name: str
     endpoint: str
-    port: int
     settings: dict[str, Any]
 
 
+_FARM = {
+    "farm_vpn_port": plan.PORT,
+    "farm_lan_network": plan.LAN,
+    "farm_cloud_network": plan.CLOUD,
+    "farm_tunnel_network": plan.TUNNEL,
+    "farm_remote_network": plan.REMOTE,
+}
+# The tunnel between studio and cloud, with its server here or there ...
 STUDIO_SIDE = Link(
-    "workstation", "manager", "studio-workstation", "aws-gateway", plan.STUDIO_PUBLIC, plan.PORT,
-    {
-        "openvpn_server_lan_network": plan.LAN,
-        "openvpn_server_cloud_network": plan.CLOUD,
-        "openvpn_server_tunnel_network": plan.TUNNEL,
-        "openvpn_server_remote_network": plan.REMOTE,
-    },
+    "workstation", "manager", "studio-workstation", "aws-gateway", plan.STUDIO_PUBLIC,
+    {"farm_vpn_server_side": "studio"},
 )  # fmt: skip
 CLOUD_SIDE = Link(
-    "manager", "workstation", "aws-gateway-server", "studio-workstation-client", plan.MANAGER_PUBLIC, plan.PORT,
+    "manager", "workstation", "aws-gateway-server", "studio-workstation-client", plan.MANAGER_PUBLIC,
+    {"farm_vpn_server_side": "cloud"},
+)  # fmt: skip
+# ... and the one of a remote node to the manager.
+REMOTE = Link(
+    "manager", "remote", "aws-gateway-server", "remote-1", plan.MANAGER_PUBLIC,
     {
-        "openvpn_server_lan_network": plan.CLOUD,
-        "openvpn_server_cloud_network": plan.LAN,
-        "openvpn_server_tunnel_network": plan.TUNNEL,
-        "openvpn_server_remote_network": "192.168.9.0/24",
+        "farm_vpn_server_side": "studio",
+        "openvpn_server_instance": "remote",
+        "openvpn_server_name": "aws-gateway-server",
+        "openvpn_server_port": plan.REMOTE_PORT,
+        "openvpn_server_network": plan.REMOTE,
+        "openvpn_server_networks": [plan.CLOUD, plan.LAN, plan.TUNNEL],
+        "openvpn_server_clients": [{"name": "remote-1", "address": plan.ADDRESSES["remote"], "networks": []}],
+        "vpn_gateway_instance": "remote",
+        "vpn_gateway_name": "remote-1",
+        "vpn_gateway_server_name": "aws-gateway-server",
+        "vpn_gateway_port": plan.REMOTE_PORT,
     },
 )  # fmt: skip
 
 
-def settings(link: Link, pki: Path, endpoint: str) -> dict[str, Any]:
-    """The variables of the roles openvpn_server and vpn_gateway for one link."""
+def settings(link: Link, pki: Path, endpoint: str = "") -> dict[str, Any]:
+    """All variables that the roles openvpn_server and vpn_gateway need for one link."""
     return {
-        "openvpn_server_name": link.server_name,
-        "openvpn_server_gateway_name": link.client_name,
+        **_FARM,
         "openvpn_server_pki_dir": str(pki),
-        "openvpn_server_port": link.port,
-        "vpn_gateway_name": link.client_name,
-        "vpn_gateway_server_name": link.server_name,
         "vpn_gateway_pki_dir": str(pki),
-        "vpn_gateway_endpoint": endpoint,
-        "vpn_gateway_port": link.port,
+        "vpn_gateway_endpoint": endpoint or link.endpoint,
         **link.settings,
     }
 
 
 def write_server(folder: Path, link: Link, pki: Path) -> Path:
     """The server's folder as the role leaves it; returns its configuration file."""
-    variables = settings(link, pki, link.endpoint)
-    entries = folder / "ccd-studio"
+    variables = settings(link, pki)
+    with _rendering:
+        instance = value("openvpn_server", "openvpn_server_instance", variables)
+        clients = value("openvpn_server", "openvpn_server_clients", variables)
+    entries = folder / f"ccd-{instance}"
     entries.mkdir(parents=True, exist_ok=True)
-    _write(entries / link.client_name, "openvpn_server", "gateway.ccd.j2", variables)
+    for client in clients:
+        _write(entries / client["name"], "openvpn_server", "client.ccd.j2", {**variables, "client": client})
     shutil.copy(pki / "crl.pem", folder / "crl.pem")
-    return _write(folder / "server.ovpn", "openvpn_server", "server.ovpn.j2", variables)
+    return _write(folder / f"{instance}.ovpn", "openvpn_server", "server.ovpn.j2", variables)
 
 
 def write_client(folder: Path, link: Link, pki: Path, endpoint: str = "") -> Path:
     """The client's folder as the role leaves it; returns its configuration file."""
     folder.mkdir(parents=True, exist_ok=True)
-    variables = settings(link, pki, endpoint or link.endpoint)
-    return _write(folder / "gateway.ovpn", "vpn_gateway", "gateway.ovpn.j2", variables)
+    variables = settings(link, pki, endpoint)
+    with _rendering:
+        instance = value("vpn_gateway", "vpn_gateway_instance", variables)
+    return _write(folder / f"{instance}.ovpn", "vpn_gateway", "gateway.ovpn.j2", variables)
 
 
 def _write(path: Path, role: str, template: str, variables: dict[str, Any]) -> Path:
@@ -193,7 +211,7 @@ class Tunnel:
 def authority(folder: Path, *links: Link, **options: Any) -> Authority:
     """An authority with all certificates of the links."""
     made = Authority(folder, **options)
-    for link in links or (STUDIO_SIDE, CLOUD_SIDE):
+    for link in links or (STUDIO_SIDE, CLOUD_SIDE, REMOTE):
         for name, usage in ((link.server_name, "server"), (link.client_name, "client")):
             made.issue(name, usage)
     return made
