@@ -1,4 +1,4 @@
-"""Run under ``unshare``: the role openvpn_server on this Linux, a client in another namespace, a revocation; prints JSON."""
+"""Run under ``unshare``: the role openvpn_server on this Linux, a client, its revocation; prints what was seen."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The role openvpn_server on Linux, with the real ``openvpn`` and Debian's own unit file, in namespaces of its own.
 
-There is no systemd here: ``tests/fixtures/systemd/systemctl`` runs the command lines of the unit files. The installation by
-``apt`` is not run.
+There is no systemd here: ``tests/fixtures/systemd/systemctl`` runs the command lines of the unit files. The
+installation by ``apt`` is not run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A certificate is revoked on the rehearsal's Windows workstation: the machine that had it cannot come back, the log says so.
+"""A certificate is revoked on the rehearsal's Windows workstation: who had it cannot come back, and the log says so.
 
-The client is the real ``openvpn`` on the controller's network, with the gateway's keys. No image and no farm are needed.
+The client is the real ``openvpn`` on the controller's network, with the gateway's keys. No image and no farm is needed.
 """
 
 from __future__ import annotations
