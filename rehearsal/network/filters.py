@@ -77,6 +77,16 @@ def drop_ports(ports: Iterable[int]) -> str:
     return replacing("inet", "fault", body)
 
 
+def without_forward(port: int) -> str:
+    """The studio's router no longer lets this UDP port in, also not for what has passed so far."""
+    body = f"""  chain closed {{
+    type filter hook prerouting priority -310; policy accept;
+    iifname "wan" udp dport {port} counter drop
+  }}
+"""
+    return replacing("inet", "fault", body)
+
+
 def internet_gateway(public: Mapping[IPv4Address, IPv4Address], *, outside: str) -> str:
     """The internet gateway of a VPC: 1:1 NAT of ``public`` (private -> public); all else stays inside.
 
