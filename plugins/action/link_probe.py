@@ -52,7 +52,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             archive = self._connection._shell.join_path(folder, "farmnode.zip")
             self._transfer_data(archive, farmnode.archive())
-            python = options["python"] or task_vars.get("ansible_playbook_python", "python3")
+            own = task_vars.get("ansible_playbook_python") if self._connection.transport == "local" else None
+            python = options["python"] or own or "python3"
             words = [python, "-I", archive, "probe", "--system", "linux"]
             outcome: dict[str, Any] = self._execute_module(
                 module_name="ansible.builtin.command",

@@ -49,6 +49,7 @@ class Point:
     kind: str
     address: IPv4Address
     host: str = ""
+    linux: bool = False
 
     @property
     def segment(self) -> str:
@@ -72,6 +73,10 @@ class Settings:
     bytes: int
     least_mbit: float
     problems: tuple[str, ...] = ()
+
+    def ports_of(self, point: Point) -> Mapping[int, str]:
+        """What must listen there. A workstation with Linux need not share files."""
+        return {} if point.linux else self.ports.get(point.kind, {})
 
     def of_kind(self, kind: str) -> list[Point]:
         return [point for point in self.points if point.kind == kind]
@@ -126,7 +131,7 @@ def _point(data: Mapping[str, Any], lan: IPv4Network) -> Point | None:
             return None
     elif not addresses:
         raise ValueError(f"{data['name']} has no address")
-    return Point(str(data["name"]), data["kind"], addresses[0], str(data.get("host") or ""))
+    return Point(str(data["name"]), data["kind"], addresses[0], str(data.get("host") or ""), bool(data.get("linux")))
 
 
 def points(
@@ -143,11 +148,16 @@ def points(
     """
     controller = hosts.get("localhost") or {}
     own = (controller.get("ansible_facts") or {}).get("all_ipv4_addresses") or []
-    found = [{"name": "controller", "kind": "controller", "host": "localhost", "addresses": list(own)}]
+    found: list[dict[str, Any]] = [
+        {"name": "controller", "kind": "controller", "host": "localhost", "addresses": list(own)}
+    ]
     for group, kind in (("workstation", "workstation"), ("lan_pcs", "pc")):
         for name in groups.get(group, ()):
             address = hosts[name].get("ansible_host", name)
-            found.append({"name": name, "kind": kind, "host": name, "addresses": [address]})
+            if kind == "workstation":
+                address = hosts[name].get("farm_workstation_address", address)
+            linux = name in groups.get("workstation_linux", ())
+            found.append({"name": name, "kind": kind, "host": name, "addresses": [address], "linux": linux})
     found += [{"name": name, "kind": "pc", "host": "", "addresses": [address]} for name, address in pcs.items()]
     for name in groups.get("manager", ()):
         found.append({"name": name, "kind": "manager", "host": name, "addresses": [manager_address]})
@@ -180,9 +190,11 @@ def questions(settings: Settings, asker: Point) -> list[Question]:
     if asker.segment == LAN and settings.side == "studio":
         # Who answers one hop behind the studio's router: a private address there means that there is another router.
         asked.append(Question("second hop", {"kind": "ping", "address": BEYOND, "count": 1, "wait": 1, "ttl": 2}))
+    # Names are the managed hosts entries of the machines that the farm configures.
     asked += [
         Question("name", {"kind": "name", "name": name, "expect": str(address)}, name)
         for name, address in settings.names.items()
+        if asker.kind in ("workstation", "manager", "remote") and not asker.linux
     ]
     seen: set[str] = set()
     for target in settings.points:
@@ -198,7 +210,7 @@ def questions(settings: Settings, asker: Point) -> list[Question]:
             for size in (TUNNEL_MTU - HEADERS, ETHERNET_MTU - HEADERS):
                 probe = {"kind": "ping", "address": address, "count": 2, "wait": WAIT, "size": size, "df": True}
                 asked.append(Question("path MTU", probe, target.name, required))
-        for port in settings.ports.get(target.kind, {}):
+        for port in settings.ports_of(target):
             asked.append(Question("port", {"kind": "tcp", "address": address, "port": port}, target.name))
     return asked
 

@@ -286,7 +286,7 @@ class Evidence:
         )
 
     def _answers_others(self, asker: Point, target: Point) -> Cause | None:
-        """A node that answers the manager beside it: then its answer to the studio is lost, or its firewall is narrow."""
+        """A node that answers the manager beside it: then its firewall is narrow."""
         if target.kind != "node" or self.manager is None or not self.answers.pings(self.manager.host, target.name):
             return None
         return Cause(
@@ -652,7 +652,7 @@ def _mtu_row(evidence: Evidence, asker: Point, name: str, pair: Sequence[tuple[Q
 def _port_row(evidence: Evidence, asker: Point, question: Question, result: Mapping[str, Any]) -> Row:
     target = evidence.settings.by_name(question.target)
     port = int(question.probe["port"])
-    what = evidence.settings.ports[target.kind][port]
+    what = evidence.settings.ports_of(target)[port]
     if result.get("ok"):
         return _row("port", asker.name, target.name, True, f"{port} {what}, {result.get('ms')} ms")
     error = str(result.get("error") or "")

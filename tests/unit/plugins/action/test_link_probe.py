@@ -20,9 +20,12 @@ RESULTS = [{"ok": True, "received": 3}]
 RECORDED: dict[str, Any] = {"changed": True, "rc": 0, "stdout": json.dumps({"results": RESULTS}) + "\r\n"}
 
 
-def ready(result: dict[str, Any], *, windows: bool = True, probes: Any = PROBES, **more: Any) -> Any:
+def ready(
+    result: dict[str, Any], *, windows: bool = True, transport: str = "local", probes: Any = PROBES, **more: Any
+) -> Any:
     plugin = action(link_probe, {"probes": probes}, result, **more)
     plugin._connection._shell._IS_WINDOWS = windows
+    plugin._connection.transport = transport
     plugin._connection._shell.join_path = lambda *parts: "/".join(parts)
     plugin._make_tmp_path = lambda: "/tmp/ansible"
     plugin._remove_tmp_path = MagicMock()
@@ -41,12 +44,13 @@ def test_windows(check: bool) -> None:
     assert json.loads(call["module_args"]["stdin"]) == PROBES and plugin._task.check_mode is check
 
 
-def test_elsewhere_farmnode_is_sent_along() -> None:
-    plugin = ready(RECORDED, windows=False)
+@pytest.mark.parametrize(("transport", "python"), [("local", "/venv/python"), ("ssh", "python3")])
+def test_elsewhere_farmnode_is_sent_along(transport: str, python: str) -> None:
+    plugin = ready(RECORDED, windows=False, transport=transport)
     assert plugin.run(task_vars={"ansible_playbook_python": "/venv/python"})["results"] == RESULTS
     (call,) = plugin._execute_module.calls
     assert call["module_name"] == "ansible.builtin.command"
-    words = ["/venv/python", "-I", "/tmp/ansible/farmnode.zip", "probe", "--system", "linux"]
+    words = [python, "-I", "/tmp/ansible/farmnode.zip", "probe", "--system", "linux"]
     assert call["module_args"] == {"argv": words, "stdin": json.dumps(PROBES)}
     plugin._transfer_data.assert_called_once()
     plugin._remove_tmp_path.assert_called_once_with("/tmp/ansible")

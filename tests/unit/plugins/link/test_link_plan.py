@@ -64,6 +64,19 @@ def test_controller_elsewhere_is_left_out() -> None:
     assert "localhost" not in filters.link_questions(changed)
 
 
+def test_workstation_with_linux() -> None:
+    hosts = HOSTS | {"studio-workstation": {"ansible_host": "ws.local", "farm_workstation_address": "192.168.1.11"}}
+    groups = GROUPS | {"workstation_linux": ["studio-workstation"]}
+    ports = {"workstation": {445: "file sharing"}}
+    changed = settings(points=filters.link_points(groups, hosts, "10.0.0.10", 2, {}), ports=ports)
+    parsed = link.settings_from(changed)
+    workstation = parsed.by_name("studio-workstation")
+    assert workstation.linux and str(workstation.address) == "192.168.1.11"
+    asked = link.first_round(parsed)
+    assert not [question for question in asked["studio-manager"] if question.check == "port"]
+    assert not [question for question in asked["studio-workstation"] if question.check == "name"]
+
+
 def test_first_round() -> None:
     plan = filters.link_questions(settings())
     assert set(plan) == {"localhost", "studio-workstation", "studio-manager", "remote-1"}
@@ -76,7 +89,7 @@ def test_first_round() -> None:
     assert [(probe["address"], probe["size"]) for probe in mtu] == [
         (address, size) for address in ("10.0.0.10", "10.0.0.21", "10.9.0.5") for size in (1372, 1472)
     ]
-    assert "openvpn" not in [probe["kind"] for probe in plan["localhost"]]
+    assert not {"openvpn", "name"} & {probe["kind"] for probe in plan["localhost"]}
 
 
 def test_every_pair_is_pinged() -> None:
