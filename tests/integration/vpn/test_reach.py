@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tunnel.network import ADDRESSES, TUNNEL, Network, pairs
+from tests.tunnel.network import ADDRESSES, CLOUD, LAN, TUNNEL, Network, pairs
 from tests.tunnel.openvpn import CLOUD_SIDE, REMOTE, Tunnel
 from tests.tunnel.pki import Authority
 from tests.tunnel.traffic import ping, reaches, transfer
@@ -108,6 +108,34 @@ def test_the_vpc_needs_the_route_to_the_tunnel_network(network: Network, tunnel:
         network.vpc.ip(f"route add {TUNNEL} via {ADDRESSES['manager']}")
     assert seen == {("workstation", "node1"): False, ("pc", "node1"): True, ("node1", "pc"): True}
     assert reaches(network.workstation, ADDRESSES["node1"])
+
+
+def test_the_vpc_needs_the_route_to_the_lan_or_each_node_does(network: Network, tunnel: Tunnel) -> None:
+    network.vpc.ip(f"route del {LAN}")
+    try:
+        assert not reaches(network.node1, ADDRESSES["pc"], tries=2)
+        assert reaches(network.manager, ADDRESSES["pc"])
+        network.node1.ip(f"route add {LAN} via {ADDRESSES['manager']}")
+        assert reaches(network.node1, ADDRESSES["pc"])
+        assert not reaches(network.node2, ADDRESSES["pc"], tries=2)
+        network.node1.ip(f"route del {LAN}")
+    finally:
+        network.vpc.ip(f"route add {LAN} via {ADDRESSES['manager']}")
+
+
+def test_a_route_on_the_home_router_alone_passes_echo_requests_but_no_stream(network: Network, tunnel: Tunnel) -> None:
+    """The PC sends by the router and hears without it: a stateful router drops what it has not seen begin."""
+    network.pc.sysctls({"net/ipv4/conf/all/accept_redirects": "0", "net/ipv4/conf/eth0/accept_redirects": "0"})
+    network.pc.ip(f"route del {CLOUD}")
+    network.home.ip(f"route add {CLOUD} via {ADDRESSES['workstation']}")
+    try:
+        assert reaches(network.pc, ADDRESSES["node1"])
+        with pytest.raises(TimeoutError):
+            transfer(network.pc, network.node1, ADDRESSES["node1"], MEGABYTE, patience=2)
+    finally:
+        network.home.ip(f"route del {CLOUD}")
+        network.pc.ip(f"route add {CLOUD} via {ADDRESSES['workstation']}")
+    assert transfer(network.pc, network.node1, ADDRESSES["node1"], MEGABYTE).identical
 
 
 def test_the_pc_needs_the_route_to_the_tunnel_network(network: Network, tunnel: Tunnel) -> None:
