@@ -154,7 +154,7 @@ def test_second_run_changes_nothing_and_runs_no_module_but_one(bench: Bench) -> 
 
 def test_other_side_takes_other_certificates_and_leaves_these(bench: Bench) -> None:
     before = bench.files()
-    result = bench.run(farm_vpn_server_side="cloud", vpn_pki_remote_names=["remote-1"])
+    result = bench.run(farm_vpn_server_side="cloud", farm_remote_nodes=1)
     assert result.rc == 0, result.output
     assert bench.verify(bench.pki / "aws-gateway-server.crt", "server") == "OK"
     for name in ("studio-workstation-client", "remote-1"):
