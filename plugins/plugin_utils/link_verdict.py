@@ -427,6 +427,10 @@ def _firewall(target: Point, protocol: str, port: int) -> Cause:
     )
 
 
+def _unanswered(point: Point) -> Cause:
+    return Cause(f"Ansible does not reach {point.name}", "see the row 'answers'; then run this again")
+
+
 def _clock_cause(point: Point, offset: float) -> Cause:
     way = "ahead" if offset > 0 else "behind"
     return Cause(
@@ -518,8 +522,7 @@ def _machine_rows(evidence: Evidence) -> list[Row]:
             continue
         if why := evidence.silent(point):
             cause = evidence.tunnel_down() if point.kind == "manager" and not evidence.tunnel_up else None
-            unanswered = cause or Cause(f"Ansible does not reach {point.name}", "see the detail; then run this again")
-            rows.append(_row("answers", "controller", point.name, False, _short(why), unanswered))
+            rows.append(_row("answers", "controller", point.name, False, _short(why), cause or _unanswered(point)))
             continue
         offset = evidence.clock_offset(point)
         if offset is not None:
@@ -689,7 +692,7 @@ def _transfer_rows(evidence: Evidence, second: Answers) -> list[Row]:
             rows.append(_transfer_row(evidence, ends, result))
     if not rows and evidence.manager is not None:
         text = "not tried: no pings pass, or the manager does not answer"
-        cause = None if evidence.tunnel_up else evidence.tunnel_down()
+        cause = _unanswered(evidence.manager) if evidence.tunnel_up else evidence.tunnel_down()
         rows.append(_row("transfer", "", evidence.manager.name, False, text, cause))
     return rows
 

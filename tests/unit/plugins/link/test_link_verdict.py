@@ -475,7 +475,8 @@ def test_machine_that_ansible_does_not_reach_while_the_tunnel_stands() -> None:
         "credentials rejected",
         "Ansible does not reach manager",
     )
-    assert next(row for row in failed if row["check"] == "transfer")["detail"].startswith("not tried")
+    transfer = next(row for row in failed if row["check"] == "transfer")
+    assert transfer["detail"].startswith("not tried") and transfer["cause"] == row["cause"]
 
 
 def test_problems_say_each_cause_once() -> None:
