@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.renderfarm.cloud.plugins.module_utils import tunnel_settings
+from ansible_collections.renderfarm.cloud.plugins.module_utils.networks import NetworkError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -114,6 +115,13 @@ def test_mistakes_of_a_client(changes: dict[str, Any], said: str) -> None:
 )
 def test_mistakes_of_the_farm(changes: dict[str, Any], said: str) -> None:
     assert said in " ".join(tunnel_settings.farm_problems(FARM | changes))
+
+
+def test_networks_elsewhere() -> None:
+    assert tunnel_settings.elsewhere(["192.168.1.0/24", "10.0.0.0/24"], "10.0.0.10") == ["192.168.1.0/24"]
+    for networks, address in ((["x"], "10.0.0.10"), (["10.0.0.0/24"], "x")):
+        with pytest.raises(NetworkError, match="'x'"):
+            tunnel_settings.elsewhere(networks, address)
 
 
 def test_a_bad_lan_is_told_elsewhere() -> None:
