@@ -1,7 +1,7 @@
 # Everything starts here: `make help` lists it. Each target does its own set-up and is green offline afterwards.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse test lint unit integration molecule docs docs-check build clean
+.PHONY: help setup rehearse test lint unit integration molecule bench docs docs-check build clean
 
 NODES ?= 5
 PYTHON := .venv/bin/python
@@ -37,6 +37,9 @@ integration: setup ## The rehearsal itself and the farm on it (needs root)
 
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
+
+bench: setup ## Measure the tunnel, write docs/benchmarks.md (needs root and a quiet machine, minutes)
+	$(PYTHON) -m tests.bench.tunnel
 
 docs: setup ## Write the role READMEs from their argument specifications
 	$(PYTHON) scripts/role_readmes.py

@@ -9,10 +9,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from farmnode import converge, manager
+from farmnode import converge, manager, probe
 from farmnode.boot import Boot
+from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
 from farmnode.machine import Machine
+from farmnode.programs import Programs
 from farmnode.seal import seal
 from farmnode.status import status
 
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str], *, make_machine: Callable[[], Machine] = Mach
     """Run the command that ``arguments`` name."""
     options = _parser().parse_args(arguments)
     try:
-        result = _COMMANDS[options.command](make_machine(), options)
+        result = _probe(options) if options.command == "probe" else _COMMANDS[options.command](make_machine(), options)
     except FarmNodeError as error:
         result = error.as_json()
     except Exception as error:
@@ -43,6 +45,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("servers", help="the servers that are registered at a manager")
     command.add_argument("--manager", default="127.0.0.1", help="its name or address (default: this machine)")
     command.add_argument("--port", type=int, default=manager.PORT, help="its port (default: %(default)s)")
+    command = commands.add_parser("probe", help="what this machine sees of the others: the list on standard input")
+    command.add_argument("--system", choices=("windows", "linux"), default="windows", help="whose ping (%(default)s)")
     return parser
 
 
@@ -56,12 +60,22 @@ def _seal(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _converge(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    desired = converge.complete(converge.parse_desired(_standard_input()), machine)
+    return converge.apply(desired, machine, check=options.check).as_json(diff=options.diff)
+
+
+def _probe(options: argparse.Namespace) -> dict[str, Any]:
+    """The one command that is also for machines with Linux, which have none of the folders of a `Machine`."""
+    clock = Clock()
+    system = probe.Linux() if options.system == "linux" else probe.Windows(Programs(), clock)
+    return {"results": probe.Prober(system, clock).run(_standard_input())}
+
+
+def _standard_input() -> Any:
     try:
-        data = json.loads(sys.stdin.buffer.read().decode("utf-8-sig"))
+        return json.loads(sys.stdin.buffer.read().decode("utf-8-sig"))
     except ValueError as error:
         raise FarmNodeError("bad_desired_state", f"standard input is not JSON: {error}.") from error
-    desired = converge.complete(converge.parse_desired(data), machine)
-    return converge.apply(desired, machine, check=options.check).as_json(diff=options.diff)
 
 
 def _status(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:

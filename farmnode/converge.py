@@ -1,4 +1,4 @@
-"""Making one machine what it shall be: its ``backburner.xml`` and its persistent routes.
+"""Making one machine what it shall be: its ``backburner.xml``, its routes, and whether it forwards for others.
 
 `apply` serves both the boot and the command ``converge``, which the module ``renderfarm.cloud.backburner_node`` runs.
 """
@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
-from farmnode import backburner_xml, manager, paths, routes, services
+from farmnode import backburner_xml, forwarding, manager, null_routes, paths, routes, services
 from farmnode.errors import FarmNodeError
 from farmnode.farm import is_port
 from farmnode.identity import Identity, identity_from_json
@@ -23,13 +23,15 @@ from farmnode.routes import Plan, Route
 
 _KEYS: Final = {
     "manager", "manager_port", "server_port", "network_mask", "server_name", "identity", "path", "routes",
+    "forwarding", "null_routes",
 }  # fmt: skip
+_WITHOUT_MANAGER: Final = {"routes", "forwarding", "null_routes"}
 _NETWORK_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True)
 class Desired:
-    """What a machine shall be. Where ``manager`` is None backburner.xml is left alone, likewise the routes."""
+    """What a machine shall be. What is None is left alone; where ``manager`` is None, that is backburner.xml."""
 
     manager: str | None = None
     manager_port: int = PORT
@@ -39,6 +41,8 @@ class Desired:
     identity: Identity | None = None
     path: Path | None = None
     routes: tuple[Route, ...] | None = None
+    forwarding: bool | None = None
+    null_routes: tuple[IPv4Network, ...] | None = None
 
     def elements(self) -> dict[str, str]:
         """The values to set in backburner.xml, by element name."""
@@ -61,10 +65,13 @@ class Result:
     plan: Plan | None
     backup: Path | None
     identity: Identity | None
+    forwarding: forwarding.Plan | None = None
+    null_routes: null_routes.Plan | None = None
 
     @property
     def changed(self) -> bool:
-        return bool((self.edit and self.edit.changed) or (self.plan and self.plan.changes))
+        plans = (self.plan, self.forwarding, self.null_routes)
+        return bool(self.edit and self.edit.changed) or any(plan is not None and plan.changes for plan in plans)
 
     def as_json(self, *, diff: bool) -> dict[str, Any]:
         plan = self.plan or Plan()
@@ -78,6 +85,8 @@ class Result:
                 "removed": [route.as_json() for route in plan.remove],
                 "kept": [route.as_json() for route in plan.keep if route not in plan.activate],
             },
+            "forwarding": self.forwarding.as_json() if self.forwarding else None,
+            "null_routes": (self.null_routes or null_routes.Plan()).as_json(),
             "backup": paths.shown(self.backup) if self.backup else None,
         }
         if diff:
@@ -98,8 +107,11 @@ def parse_desired(data: Any) -> Desired:
             "bad_desired_state", f"the desired state has {', '.join(unknown)}; known are {', '.join(sorted(_KEYS))}."
         )
     data = {key: value for key, value in data.items() if value is not None}
-    if "manager" not in data and set(data) != {"routes"}:
-        raise FarmNodeError("bad_desired_state", "the desired state names neither a manager nor routes alone.")
+    if "manager" not in data and not (data and set(data) <= _WITHOUT_MANAGER):
+        raise FarmNodeError(
+            "bad_desired_state",
+            f"the desired state names no manager; without one it may have {', '.join(sorted(_WITHOUT_MANAGER))} only.",
+        )
     return Desired(
         manager=_name(data, "manager"),
         manager_port=_port(data, "manager_port", Desired.manager_port),
@@ -109,6 +121,8 @@ def parse_desired(data: Any) -> Desired:
         identity=identity_from_json(data["identity"], "identity") if "identity" in data else None,
         path=_path(data),
         routes=_routes(data),
+        forwarding=_switch(data, "forwarding"),
+        null_routes=_null_routes(data),
     )
 
 
@@ -162,6 +176,25 @@ def _routes(data: dict[str, Any]) -> tuple[Route, ...] | None:
     return wanted
 
 
+def _switch(data: dict[str, Any], key: str) -> bool | None:
+    value = data.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise FarmNodeError("bad_desired_state", f"{key} must be true or false, not {value!r}.")
+    return value
+
+
+def _null_routes(data: dict[str, Any]) -> tuple[IPv4Network, ...] | None:
+    value = data.get("null_routes")
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise FarmNodeError("bad_desired_state", f"null_routes must be a list, not {value!r}.")
+    wanted = tuple(null_routes.network_from_json(each, "null_routes") for each in value)
+    if len(set(wanted)) != len(wanted):
+        raise FarmNodeError("bad_desired_state", "null_routes names a network twice.")
+    return wanted
+
+
 def complete(desired: Desired, machine: Machine) -> Desired:
     """``desired`` with what is left out taken from the metadata service: identity, and with it the mask."""
     if desired.manager is None or desired.identity is not None:
@@ -188,6 +221,8 @@ def apply(desired: Desired, machine: Machine, *, check: bool = False) -> Result:
     with contextlib.nullcontext() if check else machine.alone():
         # Everything that may be refused is, before anything is changed.
         plan = _plan_routes(desired, machine)
+        nulls = _plan_null_routes(desired, machine)
+        forwards = _plan_forwarding(desired, machine)
         edit = _edit(desired, machine)
         backup = None
         if not check:
@@ -195,7 +230,12 @@ def apply(desired: Desired, machine: Machine, *, check: bool = False) -> Result:
                 edit, backup = _write(edit, desired, machine)
             if plan is not None:
                 _set_routes(plan, machine)
-        return Result(edit, plan, backup, desired.identity)
+            if nulls is not None:
+                _set_null_routes(nulls, machine)
+            if forwards is not None and forwards.changes:
+                machine.forwarding.apply(forwards)
+                machine.log.info(f"forwarding: {forwards.as_json()}")
+        return Result(edit, plan, backup, desired.identity, forwards, nulls)
 
 
 def _plan_routes(desired: Desired, machine: Machine) -> Plan | None:
@@ -203,7 +243,10 @@ def _plan_routes(desired: Desired, machine: Machine) -> Plan | None:
         return None
     active = machine.route_table.active()
     routes.require_sound(desired.routes, active.links)
-    return routes.plan(desired.routes, machine.state.routes(), machine.route_table.persistent(), active)
+    present = machine.route_table.persistent()
+    return routes.plan(
+        desired.routes, machine.state.routes(), {route for route in present if not null_routes.is_null(route)}, active
+    )
 
 
 def _set_routes(plan: Plan, machine: Machine) -> None:
@@ -216,6 +259,41 @@ def _set_routes(plan: Plan, machine: Machine) -> None:
     for verb, changed in (("added", plan.add), ("removed", plan.remove), ("activated", plan.activate)):
         for route in changed:
             machine.log.info(f"route {verb}: {route}")
+
+
+def _plan_forwarding(desired: Desired, machine: Machine) -> forwarding.Plan | None:
+    if desired.forwarding is None:
+        return None
+    return forwarding.plan(desired.forwarding, machine.forwarding.router(), machine.forwarding.interfaces())
+
+
+def _plan_null_routes(desired: Desired, machine: Machine) -> null_routes.Plan | None:
+    if desired.null_routes is None:
+        return None
+    active = machine.route_table.active()
+    null_routes.require_sound(desired.null_routes, active.links)
+    persistent = null_routes.of_routes(machine.route_table.persistent())
+    return null_routes.plan(desired.null_routes, machine.state.null_routes(), persistent, dict(active.null))
+
+
+def _set_null_routes(change: null_routes.Plan, machine: Machine) -> None:
+    if not change.changes and change.ours == machine.state.null_routes():
+        return
+    # Remembered before they are set, as routes are.
+    _remember_null_routes(change.ours | set(change.remove), machine)
+    active = machine.route_table.active()
+    present = null_routes.of_routes(machine.route_table.persistent()) | dict(active.null)
+    null_routes.apply(change, machine.programs, active.default, present)
+    there = dict(machine.route_table.active().null)
+    wrong = sorted({*change.add, *change.renew} - there.keys() | set(change.remove) & there.keys())
+    if wrong:
+        raise FarmNodeError("route", f"route.exe did not change the null routes {', '.join(map(str, wrong))}.")
+    _remember_null_routes(change.ours, machine)
+    machine.log.info(f"null routes: {change.as_json()}")
+
+
+def _remember_null_routes(ours: frozenset[IPv4Network], machine: Machine) -> None:
+    machine.state.update(null_routes=[str(network) for network in sorted(ours)])
 
 
 def _remember_routes(ours: frozenset[Route], machine: Machine) -> None:

@@ -13,6 +13,7 @@ REASONS: Final = {
     "busy": "another farmnode works on this machine and does not end",
     "broken_state": "farmnode's own state.json or image.json cannot be understood",
     "disk_full": "the disk has no room for the new file; the old one is still whole",
+    "forwarding": "the machine does not forward between its networks as it shall",
     "manager_unreachable": "nothing answers on the manager's port",
     "manager_protocol": "the manager answered something that its text protocol does not foresee",
     "metadata": "the instance metadata service does not answer, or lacks something",

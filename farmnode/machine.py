@@ -11,6 +11,7 @@ from typing import BinaryIO
 from farmnode import paths
 from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError, writing_failed
+from farmnode.forwarding import Forwarding
 from farmnode.metadata import MetadataClient
 from farmnode.programs import Programs
 from farmnode.report import Log, Serial
@@ -52,6 +53,7 @@ class Machine:
         self.serial = Serial(self.folder, self.programs, self.log)
         self.services = Services(self.programs, self.clock)
         self.route_table = RouteTable(self.programs)
+        self.forwarding = Forwarding(self.programs)
 
     @property
     def computer_name(self) -> str:

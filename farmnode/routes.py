@@ -50,6 +50,8 @@ class Active:
 
     routes: frozenset[tuple[IPv4Network, IPv4Address]]
     links: frozenset[tuple[IPv4Network, IPv4Address]]
+    null: frozenset[tuple[IPv4Network, IPv4Address]] = frozenset()  # over the loopback adapter: dropped
+    default: IPv4Address | None = None  # the default gateway, of several the one with the smallest metric
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def route_from_json(data: Any, where: str) -> Route:
     if not isinstance(data, dict) or not {"network", "gateway"} <= set(data) <= {"network", "gateway", "metric"}:
         raise FarmNodeError("bad_desired_state", f"{where}: a route has network, gateway and metric, not {data!r}.")
     metric = data.get("metric", 1)
-    if isinstance(metric, bool) or not isinstance(metric, int) or not 0 < metric < 10000:
-        raise FarmNodeError("bad_desired_state", f"{where}: a metric is a number from 1 to 9999, not {metric!r}.")
+    if isinstance(metric, bool) or not isinstance(metric, int) or not 0 < metric < 9999:
+        raise FarmNodeError("bad_desired_state", f"{where}: a metric is a number from 1 to 9998, not {metric!r}.")
     if not isinstance(data["network"], str) or not isinstance(data["gateway"], str):
         raise FarmNodeError("bad_desired_state", f"{where}: network and gateway are text, not {data!r}.")
     try:
@@ -148,17 +150,27 @@ def parse_active(text: str) -> Active:
     """The active routes in what ``route.exe PRINT -4`` says.
 
     Rows of the active table have five columns: network, mask, gateway, own address, metric; the gateway of a network on
-    the machine's own link is a word.  Rows of the persistent table have four.
+    the machine's own link is a word.  A way through a gateway over the loopback adapter is a null route.  Rows of the
+    persistent table have four columns.
     """
     routes: set[tuple[IPv4Network, IPv4Address]] = set()
     links: set[tuple[IPv4Network, IPv4Address]] = set()
-    for address, mask, gateway, own, _ in _ROW.findall(text):
+    null: set[tuple[IPv4Network, IPv4Address]] = set()
+    defaults: list[tuple[int, IPv4Address]] = []
+    for address, mask, gateway, own, metric in _ROW.findall(text):
         network = IPv4Network(f"{address}/{mask}")
-        if re.fullmatch(_NUMBERS, gateway):
+        numeric = re.fullmatch(_NUMBERS, gateway) is not None
+        if IPv4Address(own).is_loopback:
+            if numeric and not network.is_loopback:
+                null.add((network, IPv4Address(gateway)))
+        elif numeric:
             routes.add((network, IPv4Address(gateway)))
-        elif 0 < network.prefixlen < 32 and not (network.is_loopback or network.is_multicast):
+            if network.prefixlen == 0:
+                defaults.append((int(metric), IPv4Address(gateway)))
+        elif 0 < network.prefixlen < 32 and not network.is_multicast:
             links.add((network, IPv4Address(own)))
-    return Active(frozenset(routes), frozenset(links))
+    default = min(defaults)[1] if defaults else None
+    return Active(frozenset(routes), frozenset(links), frozenset(null), default)
 
 
 class RouteTable:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from farmnode import files, paths
 from farmnode.errors import FarmNodeError, reading_failed
 from farmnode.identity import Identity, identity_from_json
+from farmnode.null_routes import network_from_json
 from farmnode.routes import Route, route_from_json
 
 _VERSION = 1
@@ -61,6 +63,11 @@ class State:
         """The persistent routes that farmnode set."""
         where = f"routes in {paths.shown(self.path)}"
         return frozenset(route_from_json(each, where) for each in self.load().get("routes", []))
+
+    def null_routes(self) -> frozenset[IPv4Network]:
+        """The null routes that farmnode set."""
+        where = f"null_routes in {paths.shown(self.path)}"
+        return frozenset(network_from_json(each, where) for each in self.load().get("null_routes", []))
 
     def image(self) -> Identity | None:
         """The builder's identity, which its image's backburner.xml carries; None when no image was sealed."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from rehearsal.hypervisor import Hypervisor
 from rehearsal.interfaces import RehearsalError
 from rehearsal.machine import MachineState
+from rehearsal.network import filters, netns, plan
 
 SETTINGS_OF_BACKBURNER = (
     r"C:\Windows\ServiceProfiles\LocalService\AppData\Local\backburner\backburner.xml"  # of the services' account
@@ -136,6 +137,14 @@ async def _corrupt_xml(context: Context, arguments: Sequence[str]) -> str:
     return f"{SETTINGS_OF_BACKBURNER} of {machine.name} ends in its middle"
 
 
+async def _port_forward(context: Context, arguments: Sequence[str]) -> str:
+    if arguments[0] not in ("on", "off"):
+        raise RehearsalError(f"the port forward is on or off, not {arguments[0]!r}")
+    off = arguments[0] == "off"
+    await netns.nft(plan.HOME, filters.without_forward(plan.VPN_PORT) if off else filters.without("inet", "fault"))
+    return f"the studio's router {'drops' if off else 'forwards'} UDP port {plan.VPN_PORT} from the internet"
+
+
 async def _repair(context: Context, arguments: Sequence[str]) -> str:
     machine = context.hypervisor.find(arguments[0])
     await context.hypervisor.repair(machine)
@@ -154,6 +163,12 @@ FAULTS = {
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
         Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),
         Fault("kill", ("MACHINE",), "the machine loses power", _kill),
+        Fault(
+            "port-forward",
+            ("on|off",),
+            "the studio's router stops (or goes on) forwarding the VPN's port",
+            _port_forward,
+        ),
         Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
         Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),

@@ -117,6 +117,7 @@ class InstanceView:
     metadata_token_required: bool
     metadata_tags: bool
     spot_action_time: float | None = None  # epoch seconds at which a spot instance will be taken away
+    metadata_hop_limit: int = 1  # HttpPutResponseHopLimit: 1 keeps tokens on the machine itself
 
 
 @dataclass(frozen=True)

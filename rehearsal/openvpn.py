@@ -19,7 +19,8 @@ import signal
 from pathlib import Path
 from typing import Any, Protocol
 
-from rehearsal.interfaces import Outcome, Platform, RehearsalError, ServiceProgram
+from rehearsal.interfaces import Platform, RehearsalError, ServiceProgram
+from rehearsal.windows import network
 from rehearsal.windows.errors import WindowsError
 
 KEY = r"HKLM\SOFTWARE\OpenVPN"
@@ -109,6 +110,7 @@ class AutomaticService:
     async def _run_once(self, host: Host, service: str, binary: str, configuration: Path, shown: str) -> None:
         log = host.files.real(_text(host, "log_dir")) / f"{configuration.stem}.log"
         append = _text(host, "log_append") == "1"
+        await network.prepare_tunnel_adapters(host)
         process = await host.platform.daemon(
             command_line(binary, configuration, log, append=append),
             env={"PATH": _search_path()},
@@ -188,20 +190,6 @@ def find_binary() -> str:
     if binary is None:
         raise RehearsalError("openvpn is not installed: sudo apt-get install openvpn")
     return binary
-
-
-async def set_interface_forwarding(platform: Platform, device: str, enabled: bool) -> None:
-    """What ``netsh interface ipv4 set interface NAME forwarding=enabled|disabled`` does, at once.
-
-    It counts for packets that arrive on ``device`` (the name of the network device in the machine's namespace), on
-    Windows as on Linux. RehearsalError when there is no such device.
-    """
-    key = f"net.ipv4.conf.{device.replace('.', '/')}.forwarding"
-    outcome: Outcome = await platform.spawn(
-        ["sysctl", "-w", f"{key}={int(enabled)}"], env={"PATH": _search_path()}, cwd=Path("/")
-    )
-    if outcome.rc:
-        raise RehearsalError(f"{platform.name}: {outcome.stderr.decode(errors='replace').strip()}")
 
 
 def _search_path() -> str:

@@ -10,6 +10,9 @@ from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import farmnode
 
+# What can be asked for without touching backburner.xml.
+_WITHOUT_MANAGER = ("routes", "null_routes", "forwarding")
+
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """One run of ``farmnode converge`` on the machine."""
@@ -45,12 +48,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                         "metric": {"type": "int", "default": 1},
                     },
                 },
+                "null_routes": {"type": "list", "elements": "str"},
+                "forwarding": {"type": "bool"},
             },
-            required_one_of=[["manager", "routes"]],
+            required_one_of=[["manager", *_WITHOUT_MANAGER]],
             required_by=dict.fromkeys(("network_mask", "server_name", "identity", "path"), "manager"),
         )
         if options["manager"] is None:
-            options = {"routes": options["routes"]}
+            options = {name: options[name] for name in _WITHOUT_MANAGER}
         said = farmnode.answer(self._converge(options, task_vars))
         if said.get("failed"):
             return result | {"changed": False} | said

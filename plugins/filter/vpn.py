@@ -1,14 +1,18 @@
 # Copyright: Renderfarm Cloud contributors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that write networks the way OpenVPN's configuration wants them."""
+"""Filters for the ends of a tunnel: networks as OpenVPN's configuration wants them, and mistakes in the settings."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Network
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
+from ..module_utils import tunnel_settings
+from ..module_utils.networks import NetworkError
 
 
 def _network(value: Any) -> IPv4Network:
@@ -36,6 +40,45 @@ def host_address(value: Any, number: int) -> str:
     return str(network[number])
 
 
+def _settings(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise AnsibleFilterError(f"{name}: needs a dictionary of settings, not {type(value).__name__}.")
+    return value
+
+
+def openvpn_server_problems(settings: Any) -> list[str]:
+    """What is wrong with the variables of the role openvpn_server."""
+    return tunnel_settings.server_problems(_settings(settings, "openvpn_server_problems"))
+
+
+def vpn_gateway_problems(settings: Any) -> list[str]:
+    """What is wrong with the variables of the role vpn_gateway."""
+    return tunnel_settings.client_problems(_settings(settings, "vpn_gateway_problems"))
+
+
+def tunnel_problems(settings: Any) -> list[str]:
+    """What is wrong with the farm's settings of the tunnel."""
+    return tunnel_settings.farm_problems(_settings(settings, "tunnel_problems"))
+
+
+def networks_elsewhere(networks: Any, address: str) -> list[str]:
+    """The networks that an address is not in."""
+    if isinstance(networks, str) or not isinstance(networks, Sequence):
+        raise AnsibleFilterError(f"networks_elsewhere: needs a list of networks, not {networks!r}.")
+    try:
+        return tunnel_settings.elsewhere(networks, str(address))
+    except NetworkError as error:
+        raise AnsibleFilterError(f"networks_elsewhere: {error}.") from error
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
-        return {"with_netmask": with_netmask, "netmask": netmask, "host_address": host_address}
+        return {
+            "with_netmask": with_netmask,
+            "netmask": netmask,
+            "host_address": host_address,
+            "openvpn_server_problems": openvpn_server_problems,
+            "vpn_gateway_problems": vpn_gateway_problems,
+            "tunnel_problems": tunnel_problems,
+            "networks_elsewhere": networks_elsewhere,
+        }

@@ -67,6 +67,14 @@ options:
     type: str
     choices: [private, public]
     default: private
+  public_roles:
+    description:
+      - Machines of these roles have their public address in C(ansible_host), whatever O(address) says.
+      - Right for V(builder), which exists without a tunnel.
+      - Of V(manager), V(render_node), V(remote_node) and V(builder).
+    type: list
+    elements: str
+    default: []
   profile:
     description:
       - Name of an AWS profile. Without it botocore looks for credentials in its usual places.
@@ -166,7 +174,11 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # ansible-cor
             clients = make_clients([str(region) for region in self.get_option("regions")], self.get_option("profile"))
             doing = f"list the instances of farm '{farm}'"
             instances = ec2_inventory.fetch(clients, farm, states)
-            self._add(ec2_inventory.build(instances, address=self.get_option("address")))
+            self._add(
+                ec2_inventory.build(
+                    instances, address=self.get_option("address"), public_roles=self.get_option("public_roles")
+                )
+            )
         except (BotoCoreError, ClientError, ResponseParserError, ec2_inventory.IncompleteAnswer) as error:
             where = f" in region {error.region}" if hasattr(error, "region") else ""
             raise AnsibleError(explain(error, doing=doing + where)) from error
@@ -184,6 +196,11 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]  # ansible-cor
             f"'{state}' in 'states' is no state of an instance: use {', '.join(ec2_inventory.STATES)}"
             for state in self.get_option("states")
             if state not in ec2_inventory.STATES
+        ]
+        problems += [
+            f"'{role}' in 'public_roles' is no role: use {', '.join(ec2_inventory.ROLE_GROUPS)}"
+            for role in self.get_option("public_roles")
+            if role not in ec2_inventory.ROLE_GROUPS
         ]
         if not self.get_option("states"):
             problems.append("'states' is empty: leave it out or name one, for example states: [running]")

@@ -201,8 +201,11 @@ def host_names(instances: Sequence[Mapping[str, Any]], taken: Iterable[str] = ()
     return {instance_id: instance_id if name in again else name for instance_id, name in names.items()}
 
 
-def host_variables(instance: Mapping[str, Any], *, address: str) -> dict[str, Any]:
-    """The variables of one host. ``address``: ``private``, or ``public`` where the instance has a public one."""
+def host_variables(instance: Mapping[str, Any], *, address: str, public_roles: Sequence[str] = ()) -> dict[str, Any]:
+    """The variables of one host.
+
+    ``address``: ``private``, or ``public`` where the instance has a public one; ``public_roles``: always ``public``.
+    """
     tags = tags_of(instance)
     private = str(instance.get("PrivateIpAddress") or "")
     public = str(instance.get("PublicIpAddress") or "")
@@ -223,7 +226,8 @@ def host_variables(instance: Mapping[str, Any], *, address: str) -> dict[str, An
         "farm_vpc": str(instance.get("VpcId") or ""),
         "farm_tags": tags,
     }
-    reachable = public or private if address == "public" else private
+    wants_public = address == "public" or variables["farm_role"] in public_roles
+    reachable = public or private if wants_public else private
     if reachable:
         variables["ansible_host"] = reachable
     return variables
@@ -239,7 +243,7 @@ def host_groups(variables: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(groups)
 
 
-def build(instances: Sequence[Mapping[str, Any]], *, address: str) -> Farm:
+def build(instances: Sequence[Mapping[str, Any]], *, address: str, public_roles: Sequence[str] = ()) -> Farm:
     """The whole inventory out of what ``fetch`` found, ordered by host name.
 
     Raises IncompleteAnswer when an instance lacks what every instance has.
@@ -247,7 +251,10 @@ def build(instances: Sequence[Mapping[str, Any]], *, address: str) -> Farm:
     for instance in instances:
         if not instance.get("InstanceId") or not instance.get("State", {}).get("Name"):
             raise IncompleteAnswer("an instance in the answer to DescribeInstances has no id or no state")
-    described = {instance["InstanceId"]: host_variables(instance, address=address) for instance in instances}
+    described = {
+        instance["InstanceId"]: host_variables(instance, address=address, public_roles=public_roles)
+        for instance in instances
+    }
     grouped = {instance_id: host_groups(variables) for instance_id, variables in described.items()}
     groups = {*Farm(()).groups, *(group for names in grouped.values() for group in names)}
     names = host_names(instances, taken=groups)

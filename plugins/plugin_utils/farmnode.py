@@ -9,15 +9,21 @@ The interface is for the action plugins of this collection only.
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 PYTHON: Final = r"C:\RenderFarm\python\python.exe"
 _LONGEST_QUOTE: Final = 500
+#: farmnode of this collection.
+_PACKAGE: Final = Path(__file__).resolve().parents[2] / "farmnode"
+_START: Final = "import sys\nfrom farmnode.cli import main\nsys.exit(main(sys.argv[1:]))\n"
 
 
-def win_command(words: Sequence[str], stdin: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def win_command(words: Sequence[str], stdin: Mapping[str, Any] | Sequence[Any] | None = None) -> dict[str, Any]:
     """The options of ansible.windows.win_command that run ``farmnode`` with ``words``.
 
     ``stdin`` goes there as ASCII JSON, so that no code page on the way changes it.
@@ -26,6 +32,16 @@ def win_command(words: Sequence[str], stdin: Mapping[str, Any] | None = None) ->
     if stdin is not None:
         options["stdin"] = json.dumps(stdin, ensure_ascii=True)
     return options
+
+
+def archive() -> bytes:
+    """farmnode as one file that ``python3 FILE COMMAND`` runs, for machines where it is not installed."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("__main__.py", _START)
+        for path in sorted(_PACKAGE.glob("*.py")):
+            file.write(path, f"farmnode/{path.name}")
+    return made.getvalue()
 
 
 def answer(outcome: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,7 +79,7 @@ def _no_answer(outcome: Mapping[str, Any]) -> str:
 
 
 def ansible_diff(said: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The changes to backburner.xml and to the routes in the shape that Ansible shows."""
+    """The changes to backburner.xml, to the routes and to the forwarding in the shape that Ansible shows."""
     diffs = []
     text = said.get("diff") or {"before": "", "after": ""}
     if text["before"] != text["after"]:
@@ -73,7 +89,25 @@ def ansible_diff(said: Mapping[str, Any]) -> list[dict[str, str]]:
     after = _route_lines([*routes["kept"], *routes["added"]])
     if before != after:
         diffs.append(_diff("persistent routes of the farm", before, after))
+    null = said.get("null_routes") or {"kept": [], "added": [], "removed": []}
+    before = "".join(f"{network}\n" for network in sorted([*null["kept"], *null["removed"]]))
+    after = "".join(f"{network}\n" for network in sorted([*null["kept"], *null["added"]]))
+    if before != after:
+        diffs.append(_diff("null routes of the farm", before, after))
+    forwarding = said.get("forwarding")
+    if forwarding and (forwarding["registry_changed"] or forwarding["interfaces_changed"]):
+        diffs.append(_diff("forwarding", *_forwarding_lines(forwarding)))
     return diffs
+
+
+def _forwarding_lines(forwarding: Mapping[str, Any]) -> tuple[str, str]:
+    places = [f"interface {index}" for index in forwarding["interfaces_changed"]]
+    places += ["at the next start"] if forwarding["registry_changed"] else []
+
+    def lines(enabled: bool) -> str:
+        return "".join(f"{place}: {'enabled' if enabled else 'disabled'}\n" for place in places)
+
+    return lines(not forwarding["enabled"]), lines(forwarding["enabled"])
 
 
 def _diff(header: str, before: str, after: str) -> dict[str, str]:

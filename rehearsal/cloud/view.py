@@ -64,6 +64,7 @@ def _instance(region: Region, item: Instance) -> InstanceView:
         metadata_token_required=item.metadata["HttpTokens"] == "required",
         metadata_tags=item.metadata["InstanceMetadataTags"] == "enabled",
         spot_action_time=item.spot_action_time,
+        metadata_hop_limit=int(item.metadata["HttpPutResponseHopLimit"]),
     )
 
 

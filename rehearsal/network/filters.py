@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 
 from rehearsal.interfaces import CloudView, InterfaceView, RehearsalError, SecurityRule
 
+METADATA_ADDRESS = "169.254.169.254"
 PRIVATE_NETWORKS = "{ 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 }"
 LEAK_COUNTERS = ("private_source", "private_destination")
 
@@ -77,6 +78,16 @@ def drop_ports(ports: Iterable[int]) -> str:
     return replacing("inet", "fault", body)
 
 
+def without_forward(port: int) -> str:
+    """The studio's router no longer lets this UDP port in, also not for what has passed so far."""
+    body = f"""  chain closed {{
+    type filter hook prerouting priority -310; policy accept;
+    iifname "wan" udp dport {port} counter drop
+  }}
+"""
+    return replacing("inet", "fault", body)
+
+
 def internet_gateway(public: Mapping[IPv4Address, IPv4Address], *, outside: str) -> str:
     """The internet gateway of a VPC: 1:1 NAT of ``public`` (private -> public); all else stays inside.
 
@@ -117,9 +128,11 @@ def security_groups(interface: InterfaceView, view: CloudView, *, device: str = 
     """The security groups and the source/destination check of one network interface, enforced on ``device``.
 
     Stateful: a reply to what was allowed passes whatever the rules of its direction say.  Traffic that the machine only
-    forwards is filtered too, as it passes the interface.  The metadata address is on another device and so exempt.
+    forwards is filtered too, as it passes the interface.  The metadata address is on another device and so exempt; with
+    the hop limit 1 nobody but the machine itself gets a token there, so nothing from elsewhere reaches it at all.
     A reference to a group stands for the private addresses of the interfaces in that group.
-    Source: Amazon VPC User Guide, "Security group rules" and "NAT instances: disable source/destination checks".
+    Source: Amazon VPC User Guide, "Security group rules" and "NAT instances: disable source/destination checks"; EC2
+    User Guide, "Limit access to the Instance Metadata Service" (HttpPutResponseHopLimit).
     """
     unknown = [group for group in interface.group_ids if group not in view.security_groups]
     if unknown:
@@ -128,14 +141,16 @@ def security_groups(interface: InterfaceView, view: CloudView, *, device: str = 
     members = group_members(view)
     ingress = _rules([rule for group in groups for rule in group.ingress], members, "saddr")
     egress = _rules([rule for group in groups for rule in group.egress], members, "daddr")
-    check_in = check_out = ""
+    metadata = check_in = check_out = ""
+    if _hop_limit(interface, view) <= 1:
+        metadata = f'    iifname != "lo" ip daddr {METADATA_ADDRESS} counter drop comment "hop limit of the metadata"\n'
     if interface.source_dest_check:
         own = interface.private_address
         check_in = f'    ip daddr != {own} counter drop comment "source/destination check"\n'
         check_out = f'    ip saddr != {own} counter drop comment "source/destination check"\n'
     body = f"""  chain ingress {{
     type filter hook prerouting priority -190; policy accept;
-    iifname != "{device}" accept
+{metadata}    iifname != "{device}" accept
 {check_in}    ct state established,related accept
 {ingress}    counter drop
   }}
@@ -147,6 +162,10 @@ def security_groups(interface: InterfaceView, view: CloudView, *, device: str = 
   }}
 """
     return replacing("inet", "sg", body)
+
+
+def _hop_limit(interface: InterfaceView, view: CloudView) -> int:
+    return next((each.metadata_hop_limit for each in view.instances if each.instance_id == interface.instance_id), 1)
 
 
 def group_members(view: CloudView) -> dict[str, list[IPv4Address]]:

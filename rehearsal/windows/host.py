@@ -30,6 +30,8 @@ from rehearsal.windows.tasks import Tasks
 from rehearsal.winrm.server import Endpoint, serve_connection
 
 SYSTEM = "SYSTEM"
+FILE_SHARING = "lanmanserver"
+SMB_PORT = 445
 ENVIRONMENT_KEY = r"HKLM\SYSTEM\CurrentControlSet\Control\Session Manager\Environment"
 # The logon screen makes this key once a boot is complete; win_reboot of ansible.windows waits for it.
 LOGON_KEY = r"HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon\AutoLogonChecked"
@@ -107,6 +109,7 @@ class WindowsHost:
         self.pending_shutdown: asyncio.Task[None] | None = None
         self.control_socket: Path | None = None
         self._control: asyncio.AbstractServer | None = None
+        self._file_sharing: asyncio.AbstractServer | None = None
         self._listening: dict[tuple[int, str], tuple[asyncio.AbstractServer, Listener]] = {}
         self._listeners_lock = asyncio.Lock()
         self._background: set[asyncio.Task[Any]] = set()
@@ -234,6 +237,9 @@ class WindowsHost:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.services.stop_all()
+        if self._file_sharing is not None:
+            self._file_sharing.close()
+            self._file_sharing = None
         self.pending_shutdown = None
         if self._control is not None:
             self._control.close()
@@ -289,8 +295,24 @@ class WindowsHost:
         return self.powered and self.services.status("WinRM").state == "running"
 
     def _service_changed(self, name: str, state: ServiceState) -> None:
+        if name.lower() == FILE_SHARING and state in ("running", "stopped") and self.powered:
+            self.later(0, self.update_file_sharing, "file sharing")
         if name.lower() == "winrm" and state in ("running", "stopped") and self.powered:
             self.later(0, self.update_listeners, "WinRM listeners")
+
+    async def update_file_sharing(self) -> None:
+        """Keep the port of file sharing open while its service runs. No SMB is spoken there: who talks is cut off."""
+
+        async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            writer.close()
+
+        wanted = self.powered and self.services.status(FILE_SHARING).state == "running"
+        if wanted and self._file_sharing is None:
+            self._file_sharing = await self.platform.listen(SMB_PORT, cut_off)
+        elif not wanted and self._file_sharing is not None:
+            self._file_sharing.close()
+            self._file_sharing = None
 
     async def update_listeners(self) -> None:
         """Open and close ports so that they are those of the listeners of a running WinRM service."""

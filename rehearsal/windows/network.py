@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from rehearsal.interfaces import RehearsalError
+from rehearsal.interfaces import Platform, RehearsalError
 from rehearsal.windows.errors import WindowsError
 
 if TYPE_CHECKING:
@@ -18,6 +20,18 @@ PARAMETERS = r"HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters"
 PERSISTENT_ROUTES = PARAMETERS + r"\PersistentRoutes"
 INTERFACE_METRIC = 15  # automatic metric of an Ethernet interface of 2 Gbit/s and more
 LOOPBACK_METRIC = 331
+LOOPBACK_INDEX = 1
+LOOPBACK_MTU = 4294967295
+# Adapters that OpenVPN's installer makes (OpenVPN/openvpn-build, msi.wxs). They are there whether or not a tunnel is;
+# the device of the tunnel that stands in exists only while one is. Their indexes are ours.
+OPENVPN_KEY = r"HKLM\SOFTWARE\OpenVPN"
+TUNNEL_ADAPTERS = {1001: "OpenVPN TAP-Windows6", 1002: "OpenVPN Data Channel Offload"}
+# Where the forwarding of each adapter is kept, by its name. Windows keeps it in a format that is not documented.
+FORWARDING = r"HKLM\SYSTEM\CurrentControlSet\Control\Nsi\Forwarding"
+# What marks a persistent route over the loopback adapter. How Windows remembers the adapter is not documented.
+_NULL = "if 1"
+_TUNNEL_DEVICE = "tun"
+_SEARCH_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,18 @@ class Route:
     gateway: IPv4Address | None
     interface: str
     metric: int
+    null: bool = False  # over the loopback adapter: what takes it is dropped
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A network adapter as netsh lists it. ``device`` is what carries it here; None while a tunnel adapter is idle."""
+
+    index: int
+    name: str
+    device: str | None
+    mtu: int
+    connected: bool
 
 
 async def _ip_json(host: WindowsHost, *arguments: str) -> list[dict[str, Any]]:
@@ -71,15 +97,14 @@ async def routes(host: WindowsHost) -> list[Route]:
     found = []
     for entry in await _ip_json(host, "route", "show"):
         destination = "0.0.0.0/0" if entry["dst"] == "default" else entry["dst"]
+        network, metric = IPv4Network(destination), int(entry.get("metric", 0))
         gateway = entry.get("gateway")
-        found.append(
-            Route(
-                IPv4Network(destination),
-                IPv4Address(gateway) if gateway else None,
-                entry.get("dev", ""),
-                int(entry.get("metric", 0)),
+        null = entry.get("type") == "blackhole"
+        if null:
+            gateway = next(
+                (kept.gateway for _, kept in persistent(host) if kept.null and kept.network == network), None
             )
-        )
+        found.append(Route(network, IPv4Address(gateway) if gateway else None, entry.get("dev", ""), metric, null))
     return found
 
 
@@ -101,6 +126,20 @@ async def add(host: WindowsHost, network: IPv4Network, gateway: IPv4Address, met
         raise WindowsError(87, f"The route addition failed: {outcome.stderr.decode(errors='replace').strip()}")
 
 
+async def add_null(host: WindowsHost, network: IPv4Network, gateway: IPv4Address, metric: int) -> None:
+    """Add a route over the loopback adapter: it drops. WindowsError as route.exe is reported to refuse it.
+
+    Source: reports that a gateway of the machine's own network is taken, and 127.0.0.1 is not.
+    """
+    if not any(gateway in interface.network for interface in await interfaces(host)):
+        raise WindowsError(87, "The route addition failed: The parameter is incorrect.")
+    if any(route.network == network and route.null for route in await routes(host)):
+        raise WindowsError(183, "The route addition failed: The object already exists.")
+    outcome = await host.platform.ip("-4", "route", "add", "blackhole", str(network), "metric", str(metric))
+    if outcome.rc:
+        raise WindowsError(87, f"The route addition failed: {outcome.stderr.decode(errors='replace').strip()}")
+
+
 async def delete(host: WindowsHost, network: IPv4Network, gateway: IPv4Address | None) -> None:
     """Delete the routes to ``network`` (through ``gateway``), also from the registry; WindowsError 1168 when none."""
     gone = [
@@ -109,9 +148,8 @@ async def delete(host: WindowsHost, network: IPv4Network, gateway: IPv4Address |
         if route.network == network and route.gateway is not None and gateway in (None, route.gateway)
     ]
     for route in gone:
-        await host.platform.ip(
-            "-4", "route", "del", str(network), "via", str(route.gateway), "metric", str(route.metric)
-        )
+        way = ["blackhole", str(network)] if route.null else [str(network), "via", str(route.gateway)]
+        await host.platform.ip("-4", "route", "del", *way, "metric", str(route.metric))
     stored = [
         (name, entry)
         for name, entry in persistent(host)
@@ -131,14 +169,15 @@ def persistent(host: WindowsHost) -> list[tuple[str, Route]]:
         if len(fields) != 4:
             continue
         network, mask, gateway, metric = fields
-        found.append((value.name, Route(IPv4Network(f"{network}/{mask}"), IPv4Address(gateway), "", int(metric))))
+        route = Route(IPv4Network(f"{network}/{mask}"), IPv4Address(gateway), "", int(metric), null=value.data == _NULL)
+        found.append((value.name, route))
     return found
 
 
-def keep(host: WindowsHost, network: IPv4Network, gateway: IPv4Address, metric: int) -> None:
+def keep(host: WindowsHost, network: IPv4Network, gateway: IPv4Address, metric: int, *, null: bool = False) -> None:
     """Make a route survive a boot."""
     name = f"{network.network_address},{network.netmask},{gateway},{metric}"
-    host.registry.set(PERSISTENT_ROUTES, name, "REG_SZ", "")
+    host.registry.set(PERSISTENT_ROUTES, name, "REG_SZ", _NULL if null else "")
 
 
 async def restore_persistent_routes(host: WindowsHost) -> None:
@@ -146,12 +185,98 @@ async def restore_persistent_routes(host: WindowsHost) -> None:
     for _, route in persistent(host):
         assert route.gateway is not None  # the registry's form has always one
         try:
-            await add(host, route.network, route.gateway, max(route.metric, 1))
+            set_route = add_null if route.null else add
+            await set_route(host, route.network, route.gateway, max(route.metric, 1))
         except WindowsError as error:
             if error.code != 183:
                 host.log(f"persistent route {route.network} via {route.gateway}: {error}")
 
 
 async def apply_forwarding(host: WindowsHost) -> None:
-    """Route between interfaces when the registry says so; Windows reads ``IPEnableRouter`` at boot only."""
+    """Route between interfaces when the registry says so; Windows reads ``IPEnableRouter`` at boot only.
+
+    Adapters that have a setting of their own follow that.
+    """
     await host.platform.forwarding(host.registry.data(PARAMETERS, "IPEnableRouter", 0) == 1)
+    for adapter in await adapters(host):
+        kept = host.registry.data(FORWARDING, adapter.name)
+        if kept is not None and adapter.device is not None:
+            await set_device_forwarding(host.platform, adapter.device, kept == 1)
+
+
+async def adapters(host: WindowsHost) -> list[Adapter]:
+    """The adapters as netsh lists them: the cards, and those of OpenVPN when it is installed; loopback excepted."""
+    found, tunnels = [], []
+    for link in await _ip_json(host, "link", "show"):
+        name, mtu = link["ifname"], int(link.get("mtu", 1500))
+        if name.startswith(_TUNNEL_DEVICE):
+            tunnels.append((name, mtu))
+        elif name != "lo":
+            shown = "Ethernet" if name == host.platform.nic.name else name
+            found.append(Adapter(int(link["ifindex"]), shown, name, mtu, connected=True))
+    if host.registry.exists(OPENVPN_KEY):
+        devices = dict(zip(TUNNEL_ADAPTERS, sorted(tunnels), strict=False))
+        for index, name in TUNNEL_ADAPTERS.items():
+            device, mtu = devices.get(index, (None, 1500))
+            found.append(Adapter(index, name, device, mtu, connected=device is not None))
+    return found
+
+
+async def forwards(host: WindowsHost, adapter: Adapter) -> bool:
+    """Whether packets that arrive on the adapter are forwarded."""
+    if adapter.device is None:
+        router = host.registry.data(FORWARDING, adapter.name)
+        return bool(router == 1)
+    outcome = await host.platform.spawn(
+        ["sysctl", "-n", _forwarding_key(adapter.device)], env=_environment(), cwd=Path("/")
+    )
+    if outcome.rc:
+        raise RehearsalError(f"{host.name}: {outcome.stderr.decode(errors='replace').strip()}")
+    return outcome.stdout.strip() == b"1"
+
+
+async def set_forwarding(host: WindowsHost, adapter: Adapter, enabled: bool) -> None:
+    """Let an adapter forward or not, at once and after each boot (netsh: the default store is ``persistent``)."""
+    host.registry.set(FORWARDING, adapter.name, "REG_DWORD", int(enabled))
+    if adapter.device is not None:
+        await set_device_forwarding(host.platform, adapter.device, enabled)
+
+
+async def set_device_forwarding(platform: Platform, device: str, enabled: bool) -> None:
+    """Switch the forwarding of what arrives on ``device``, on Windows as on Linux.
+
+    RehearsalError when there is no such device.
+    """
+    outcome = await platform.spawn(
+        ["sysctl", "-w", f"{_forwarding_key(device)}={int(enabled)}"], env=_environment(), cwd=Path("/")
+    )
+    if outcome.rc:
+        raise RehearsalError(f"{platform.name}: {outcome.stderr.decode(errors='replace').strip()}")
+
+
+class _Registry(Protocol):
+    def data(self, path: str, name: str = "", default: Any = None) -> Any: ...
+
+
+class TunnelHost(Protocol):
+    """What of a host decides about the devices of its tunnels."""
+
+    @property
+    def registry(self) -> _Registry: ...
+    @property
+    def platform(self) -> Platform: ...
+
+
+async def prepare_tunnel_adapters(host: TunnelHost) -> None:
+    """Let the device of the next tunnel have the forwarding that was set for OpenVPN's adapters."""
+    kept = [host.registry.data(FORWARDING, name) for name in TUNNEL_ADAPTERS.values()]
+    if any(value is not None for value in kept):
+        await set_device_forwarding(host.platform, "default", 1 in kept)
+
+
+def _forwarding_key(device: str) -> str:
+    return f"net.ipv4.conf.{device.replace('.', '/')}.forwarding"
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": f"{os.environ.get('PATH', '')}:{_SEARCH_PATH}"}

@@ -27,8 +27,7 @@ def _trusted(value: Any) -> Any:
     return value
 
 
-def render(role: str, template: str, settings: dict[str, Any]) -> str:
-    """Render ``roles/<role>/templates/<template>``; ``settings`` win over the role's defaults."""
+def _templar(role: str, settings: dict[str, Any]) -> Templar:
     folder = PROJECT / "roles" / role
     variables: dict[str, Any] = {"ansible_managed": "Managed by Ansible"}
     for name in ("defaults", "vars"):
@@ -36,6 +35,15 @@ def render(role: str, template: str, settings: dict[str, Any]) -> str:
         if path.exists():
             variables |= _trusted(yaml.safe_load(path.read_text()) or {})
     variables |= _trusted(settings)
-    templar = Templar(loader=DataLoader(), variables=variables)
-    text = (folder / "templates" / template).read_text()
-    return str(templar.template(trust_as_template(text)))
+    return Templar(loader=DataLoader(), variables=variables)
+
+
+def render(role: str, template: str, settings: dict[str, Any]) -> str:
+    """Render ``roles/<role>/templates/<template>``; ``settings`` win over the role's defaults."""
+    text = (PROJECT / "roles" / role / "templates" / template).read_text()
+    return str(_templar(role, settings).template(trust_as_template(text)))
+
+
+def value(role: str, variable: str, settings: dict[str, Any]) -> Any:
+    """What a variable of the role is with these settings."""
+    return _templar(role, settings).template(trust_as_template("{{ " + variable + " }}"))

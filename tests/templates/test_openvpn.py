@@ -1,4 +1,4 @@
-"""The tunnel's files: every directive is known, every measured decision is there, no secret is misplaced."""
+"""The tunnel's files: every measured decision is there, nothing unknown, and no key where it should not be."""
 
 from __future__ import annotations
 
@@ -6,108 +6,115 @@ from pathlib import Path
 
 import pytest
 
+from tests.templates.openvpn_files import known
 from tests.templates.render import render
+from tests.tunnel.network import ADDRESSES
+from tests.tunnel.openvpn import CLOUD_SIDE, REMOTE, STUDIO_SIDE, Link, settings, write_client, write_server
 
-SETTINGS = {
-    "farm_vpn_port": 1194,
-    "farm_studio_endpoint": "studio.example.net",
-    "farm_lan_network": "192.168.1.0/24",
-    "farm_cloud_network": "10.0.0.0/24",
-    "farm_tunnel_network": "10.8.0.0/24",
-    "farm_remote_network": "10.9.0.0/24",
-}
-FILES = (
-    "ca.crt",
-    "studio-workstation.crt",
-    "studio-workstation.key",
-    "aws-gateway.crt",
-    "aws-gateway.key",
-    "tls-crypt-v2-server.key",
-    "aws-gateway.tls-crypt-v2.key",
-)
-
-# Directive -> how many words follow it (OpenVPN 2.6 manual page).
-DIRECTIVES = {
-    "client": {0}, "port": {1}, "proto": {1}, "dev": {1}, "dev-type": {1}, "topology": {1}, "server": {3},
-    "client-config-dir": {1}, "ccd-exclusive": {0}, "route": {2}, "push": {1}, "crl-verify": {1}, "dh": {1},
-    "remote-cert-tls": {1}, "tls-version-min": {1}, "data-ciphers": {1}, "keepalive": {2}, "explicit-exit-notify": {1},
-    "tun-mtu": {1}, "sndbuf": {1}, "rcvbuf": {1}, "persist-key": {0}, "persist-tun": {0}, "verb": {1}, "remote": {2},
-    "resolv-retry": {1}, "connect-retry": {2}, "connect-timeout": {1}, "tls-timeout": {1}, "nobind": {0},
-    "verify-x509-name": {2}, "ifconfig-push": {2}, "iroute": {2},
-}  # fmt: skip
-
-
-def parse(text: str) -> tuple[list[list[str]], dict[str, str]]:
-    """Read a configuration as OpenVPN does: directives with their words, and inline blocks."""
-    directives: list[list[str]] = []
-    blocks: dict[str, str] = {}
-    lines = iter(text.splitlines())
-    for line in lines:
-        line = line.strip()
-        if not line or line[0] in "#;":
-            continue
-        if line.startswith("<") and line.endswith(">"):
-            name, body = line[1:-1], []
-            for inner in lines:
-                if inner.strip() == f"</{name}>":
-                    break
-                body.append(inner)
-            else:
-                raise AssertionError(f"<{name}> is not closed")
-            blocks[name] = "\n".join(body)
-            continue
-        words, _, quoted = line.partition('"')
-        directives.append(words.split() + ([quoted.rstrip('"')] if quoted else []))
-    return directives, blocks
+LINKS = {"studio": STUDIO_SIDE, "cloud": CLOUD_SIDE, "remote": REMOTE}
+MASK = "255.255.255.0"
 
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("state")
-    (folder / "pki").mkdir()
-    for name in FILES:
-        (folder / "pki" / name).write_text(f"content of {name}\n")
+    """Files that say what they are in place of what is in them."""
+    folder = tmp_path_factory.mktemp("pki")
+    names = {name for link in LINKS.values() for name in (link.server_name, link.client_name)}
+    files = ["ca.crt", "crl.pem", "tls-crypt-v2-server.key"]
+    files += [f"{name}.{kind}" for name in names for kind in ("crt", "key", "tls-crypt-v2.key")]
+    for name in files:
+        (folder / name).write_text(f"content of {name}\n")
     return folder
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_every_directive_is_known_and_each_end_has_its_own_secrets_only(link: Link, pki: Path, tmp_path: Path) -> None:
+    server = write_server(tmp_path / "server", link, pki)
+    client = write_client(tmp_path / "client", link, pki)
+    _, served = known(server.read_text())
+    _, dialled = known(client.read_text())
+    assert served == {
+        "ca": "content of ca.crt",
+        "cert": f"content of {link.server_name}.crt",
+        "key": f"content of {link.server_name}.key",
+        "tls-crypt-v2": "content of tls-crypt-v2-server.key",
+    }
+    assert dialled == {
+        "ca": "content of ca.crt",
+        "cert": f"content of {link.client_name}.crt",
+        "key": f"content of {link.client_name}.key",
+        "tls-crypt-v2": f"content of {link.client_name}.tls-crypt-v2.key",
+    }
+    entries = [path for path in server.parent.rglob("*") if path.is_file() and path.suffix not in (".ovpn", ".pem")]
+    assert [path.name for path in entries] == [link.client_name]
+    known(entries[0].read_text())
+
+
+@pytest.mark.parametrize(
+    ("link", "network", "far", "pushed"),
+    [
+        (STUDIO_SIDE, "10.8.0.0", ["10.0.0.0", "10.9.0.0"], ["192.168.1.0"]),
+        (CLOUD_SIDE, "10.8.0.0", ["192.168.1.0"], ["10.0.0.0", "10.9.0.0"]),
+        (REMOTE, "10.9.0.0", [], ["10.0.0.0", "192.168.1.0", "10.8.0.0"]),
+    ],
+    ids=LINKS,
+)
+def test_server_routes_the_far_networks_and_tells_its_own(
+    link: Link, network: str, far: list[str], pushed: list[str], pki: Path, tmp_path: Path
+) -> None:
+    server = write_server(tmp_path, link, pki)
+    directives, _ = known(server.read_text())
+    assert ["server", network, MASK, "nopool"] in directives
+    assert ["client-config-dir", f"ccd-{server.stem}"] in directives
+    assert [words[1] for words in directives if words[0] == "route"] == far
+    told = [words[1] for words in directives if words[0] == "push"]
+    assert [text for text in told if text.startswith("route")] == [f"route {one} {MASK}" for one in pushed]
+    entry, _ = known((tmp_path / f"ccd-{server.stem}" / link.client_name).read_text())
+    address = ADDRESSES["remote"] if link is REMOTE else "10.8.0.2"
+    assert entry == [["ifconfig-push", address, MASK], *(["iroute", one, MASK] for one in far)]
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_the_measured_decisions_are_kept(link: Link, pki: Path, tmp_path: Path) -> None:
+    served, _ = known(write_server(tmp_path / "server", link, pki).read_text())
+    dialled, _ = known(write_client(tmp_path / "client", link, pki).read_text())
+    for words in (
+        "ccd-exclusive", "topology subnet", "tun-mtu 1400", "keepalive 3 15", "explicit-exit-notify 1",
+        "sndbuf 524288", "rcvbuf 524288", "remote-cert-tls client", "crl-verify crl.pem", "tls-version-min 1.3",
+        "persist-tun",
+    ):  # fmt: skip
+        assert words.split() in served
+    port = str(1195 if link is REMOTE else 1194)
+    assert ["port", port] in served
+    for words in (
+        f"remote {link.endpoint} {port}", f"verify-x509-name {link.server_name} name", "remote-cert-tls server",
+        "connect-retry 1 5", "connect-timeout 4", "tls-timeout 1", "explicit-exit-notify 1", "tls-version-min 1.3",
+        "persist-tun",
+    ):  # fmt: skip
+        assert words.split() in dialled
+    # the client takes the MTU that the server tells
+    assert not any(words[0] == "tun-mtu" for words in dialled)
 
 
 @pytest.mark.parametrize(
     ("role", "template"),
-    [("openvpn_server", "server.ovpn.j2"), ("openvpn_server", "gateway.ccd.j2"), ("vpn_gateway", "gateway.ovpn.j2")],
+    [("openvpn_server", "server.ovpn.j2"), ("openvpn_server", "client.ccd.j2"), ("vpn_gateway", "gateway.ovpn.j2")],
 )
-def test_every_directive_is_known(role, template, pki):
-    directives, blocks = parse(render(role, template, SETTINGS | {"farm_state_dir": str(pki)}))
-    assert directives
-    for name, *words in directives:
-        assert len(words) in DIRECTIVES[name], (name, words)
-    assert set(blocks) <= {"ca", "cert", "key", "tls-crypt-v2"}
+def test_a_note_of_several_lines_stays_a_note(role: str, template: str, pki: Path) -> None:
+    variables = settings(STUDIO_SIDE, pki) | {"client": {"name": "aws-gateway", "address": "10.8.0.2"}}
+    plain, _ = known(render(role, template, variables))
+    noted, _ = known(render(role, template, {**variables, "ansible_managed": "Do not edit\nscript-security 2"}))
+    assert noted == plain
 
 
-def test_server_follows_the_measured_decisions(pki):
-    directives, blocks = parse(render("openvpn_server", "server.ovpn.j2", SETTINGS | {"farm_state_dir": str(pki)}))
-    assert ["server", "10.8.0.0", "255.255.255.0", "nopool"] in directives
-    assert ["ccd-exclusive"] in directives
-    assert ["route", "10.0.0.0", "255.255.255.0"] in directives
-    assert ["route", "10.9.0.0", "255.255.255.0"] in directives
-    assert ["push", "route 192.168.1.0 255.255.255.0"] in directives
-    assert ["tun-mtu", "1400"] in directives
-    assert ["keepalive", "3", "15"] in directives
-    assert blocks["key"] == "content of studio-workstation.key"
-    assert blocks["tls-crypt-v2"] == "content of tls-crypt-v2-server.key"
-
-
-def test_gateway_accepts_the_studio_only(pki):
-    directives, blocks = parse(render("vpn_gateway", "gateway.ovpn.j2", SETTINGS | {"farm_state_dir": str(pki)}))
-    assert ["remote", "studio.example.net", "1194"] in directives
-    assert ["verify-x509-name", "studio-workstation", "name"] in directives
-    assert ["remote-cert-tls", "server"] in directives
-    assert blocks["key"] == "content of aws-gateway.key"
-    assert "server.key" not in "".join(blocks.values())
-
-
-def test_gateway_entry_gives_a_fixed_address_and_both_networks(pki):
-    directives, _ = parse(render("openvpn_server", "gateway.ccd.j2", SETTINGS | {"farm_state_dir": str(pki)}))
-    assert directives == [
-        ["ifconfig-push", "10.8.0.2", "255.255.255.0"],
-        ["iroute", "10.0.0.0", "255.255.255.0"],
-        ["iroute", "10.9.0.0", "255.255.255.0"],
-    ]
+def test_a_linux_server_makes_the_far_networks_unreachable_while_there_is_no_tunnel(pki: Path) -> None:
+    text = render("openvpn_server", "null-routes.service.j2", settings(STUDIO_SIDE, pki))
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert [line for line in lines if line.startswith("[")] == ["[Unit]", "[Service]", "[Install]"]
+    keys = {line.partition("=")[0] for line in lines if not line.startswith("[")}
+    assert keys == {
+        "Description", "After", "Wants", "Before", "Type", "RemainAfterExit", "ExecStart", "ExecStop", "WantedBy",
+    }  # fmt: skip
+    made = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=")]
+    wanted = ["10.8.0.0/24", "10.0.0.0/24", "10.9.0.0/24"]
+    assert made == [f"/bin/ip route replace unreachable {network} metric 9999" for network in wanted]

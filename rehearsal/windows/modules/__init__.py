@@ -28,6 +28,7 @@ TABLE: dict[str, StandIn] = {
     "ansible.windows.win_command": system.win_command,
     "ansible.windows.win_copy": files.win_copy,
     "ansible.windows.win_file": files.win_file,
+    "ansible.windows.win_find": files.win_find,
     "ansible.windows.win_get_url": web.win_get_url,
     "ansible.windows.win_hosts": network.win_hosts,
     "ansible.windows.win_package": packages.win_package,

@@ -1,4 +1,4 @@
-"""win_stat, win_file, win_copy, slurp."""
+"""win_stat, win_find, win_file, win_copy, slurp."""
 
 from __future__ import annotations
 
@@ -63,6 +63,49 @@ def win_stat(call: Call) -> None:
         if call.get("get_size"):
             stat["size"] = entry.size
     call.result["stat"] = stat
+
+
+def win_find(call: Call) -> None:
+    """The files directly in folders, by path. Nothing of their content is looked at but the checksum."""
+    files = call.host.files
+    for option, plain in (("age", None), ("patterns", None), ("size", None), ("depth", None), ("recurse", False)):
+        if call.get(option) not in (plain, None, False):
+            raise call.fail(f"rehearsal: the option {option} of win_find is not modelled")
+    if call.get("hidden") or call.get("file_type") != "file":
+        raise call.fail("rehearsal: win_find finds only files that are not hidden")
+    found: list[dict[str, Any]] = []
+    examined = 0
+    for path in call.get("paths"):
+        folder = call.expand(str(path))
+        if not files.is_directory(folder):
+            raise call.fail(
+                f"Argument path '{folder}' does not exist" + ("" if not files.exists(folder) else " or is a file")
+            )
+        for name in files.names(folder):
+            entry = files.entry(ntpath.join(folder, name))
+            examined += 1
+            if entry.is_directory or "Hidden" in entry.attributes:
+                continue
+            found.append(
+                {
+                    "path": entry.path,
+                    "filename": ntpath.basename(entry.path),
+                    "extension": ntpath.splitext(entry.path)[1],
+                    "attributes": ", ".join(entry.attributes),
+                    "isdir": False,
+                    "isreg": True,
+                    "ishidden": False,
+                    "isreadonly": "ReadOnly" in entry.attributes,
+                    "size": entry.size,
+                    "creationtime": entry.created,
+                    "lastaccesstime": entry.accessed,
+                    "lastwritetime": entry.written,
+                    "owner": "BUILTIN\\Administrators",
+                }
+            )
+            if call.get("get_checksum"):
+                found[-1]["checksum"] = checksum(files, entry.path, call.text("checksum_algorithm"))
+    call.result.update(examined=examined, matched=len(found), files=sorted(found, key=lambda each: str(each["path"])))
 
 
 def _time(call: Call, option: str, default: str) -> float | None:

@@ -7,7 +7,7 @@ print (English).  A form that is not modelled gives a return code other than 0 a
 
 from __future__ import annotations
 
-from rehearsal.windows.programs import backburner, ec2launch, msiexec, net, netsh, python, reg, route, sc, small
+from rehearsal.windows.programs import backburner, ec2launch, msiexec, net, netsh, ping, python, reg, route, sc, small
 from rehearsal.windows.programs.base import Invocation, Program, console, refuse
 
 TABLE: dict[str, Program] = {
@@ -19,6 +19,7 @@ TABLE: dict[str, Program] = {
     "msiexec.exe": msiexec.main,
     "net.exe": net.main,
     "netsh.exe": netsh.main,
+    "ping.exe": ping.main,
     "powercfg.exe": small.powercfg,
     "python.exe": python.main,
     "reg.exe": reg.main,
@@ -37,6 +38,7 @@ IN_SYSTEM32 = (
     "msiexec.exe",
     "net.exe",
     "netsh.exe",
+    "ping.exe",
     "powercfg.exe",
     "reg.exe",
     "route.exe",

@@ -1,9 +1,9 @@
-"""netsh.exe: the firewall (reference: Microsoft, netsh advfirewall)."""
+"""netsh.exe: the firewall and the adapters (reference: Microsoft, netsh advfirewall, netsh interface ipv4)."""
 
 from __future__ import annotations
 
 from rehearsal.interfaces import Outcome
-from rehearsal.windows import firewall
+from rehearsal.windows import firewall, network
 from rehearsal.windows.programs.base import Invocation, console, refuse
 
 _KEYS = frozenset(
@@ -13,9 +13,12 @@ _KEYS = frozenset(
 
 
 async def main(invocation: Invocation) -> Outcome:
-    """``advfirewall firewall add|set|delete|show rule …`` and ``advfirewall set allprofiles state on|off``."""
+    """``advfirewall firewall add|set|delete|show rule …``, ``advfirewall set allprofiles state on|off``,
+    ``interface ipv4 show interfaces [level=verbose]``, ``interface ipv4 set interface [interface=]X forwarding=…``."""
     words = invocation.arguments
     lowered = [word.lower() for word in words]
+    if lowered[:2] == ["interface", "ipv4"]:
+        return await _ipv4(invocation, words[2:])
     if lowered[:3] == ["advfirewall", "set", "allprofiles"] and lowered[3:4] == ["state"] and len(words) == 5:
         if lowered[4] not in ("on", "off"):
             return refuse(invocation)
@@ -33,6 +36,87 @@ async def main(invocation: Invocation) -> Outcome:
         return console(f"{error}\n\n", 1)
     await invocation.host.apply_firewall()
     return outcome
+
+
+async def _ipv4(invocation: Invocation, words: list[str]) -> Outcome:
+    lowered = [word.lower() for word in words]
+    adapters = await network.adapters(invocation.host)
+    if lowered == ["show", "interfaces"]:
+        return console(_short_list(adapters))
+    if lowered == ["show", "interfaces", "level=verbose"]:
+        blocks = [_LOOPBACK_BLOCK]
+        for adapter in adapters:
+            switch = "enabled" if await network.forwards(invocation.host, adapter) else "disabled"
+            blocks.append(_block(adapter, switch))
+        return console("".join(blocks))
+    if lowered[:2] == ["set", "interface"] and len(words) == 4:
+        wanted = words[2].partition("=")[2] if lowered[2].startswith("interface=") else words[2]
+        option, _, value = lowered[3].partition("=")
+        if option != "forwarding" or value not in ("enabled", "disabled"):
+            return refuse(invocation, "of the options of an interface only forwarding=enabled|disabled is modelled")
+        for adapter in adapters:
+            if wanted in (str(adapter.index), adapter.name):
+                await network.set_forwarding(invocation.host, adapter, value == "enabled")
+                return console("Ok.\n\n")
+        return console("The filename, directory name, or volume label syntax is incorrect.\n\n", 1)
+    return refuse(invocation)
+
+
+def _short_list(adapters: list[network.Adapter]) -> str:
+    lines = [
+        "",
+        "Idx     Met         MTU          State                Name",
+        "---  ----------  ----------  " + "-" * 12,
+    ]
+    lines[2] += "  " + "-" * 27
+    rows = [(network.LOOPBACK_INDEX, 75, network.LOOPBACK_MTU, "connected", "Loopback Pseudo-Interface 1")]
+    for adapter in adapters:
+        state = "connected" if adapter.connected else "disconnected"
+        rows.append((adapter.index, network.INTERFACE_METRIC, adapter.mtu, state, adapter.name))
+    lines += [f"{index:>3}  {metric:>10}  {mtu:>10}  {state:<12}  {name}" for index, metric, mtu, state, name in rows]
+    return "\n".join([*lines, "", ""])
+
+
+def _parameters(name: str, rows: dict[str, str]) -> str:
+    lines = ["", f"Interface {name} Parameters", "-" * 46]
+    return "\n".join([*lines, *(f"{label:<35}: {value}" for label, value in rows.items()), ""])
+
+
+def _block(adapter: network.Adapter, forwarding: str) -> str:
+    return _parameters(
+        adapter.name,
+        {
+            "IfLuid": f"ethernet_{adapter.index}",
+            "IfIndex": str(adapter.index),
+            "State": "connected" if adapter.connected else "disconnected",
+            "Metric": str(network.INTERFACE_METRIC),
+            "Link MTU": f"{adapter.mtu} bytes",
+            "Reachable Time": "30000 ms",
+            "Base Reachable Time": "30000 ms",
+            "Retransmission Interval": "1000 ms",
+            "DAD Transmits": "3",
+            "Site Prefix Length": "64",
+            "Site Id": "1",
+            "Forwarding": forwarding,
+            "Advertising": "disabled",
+            "Neighbor Discovery": "enabled",
+        },
+    )
+
+
+_LOOPBACK_BLOCK = _parameters(
+    "Loopback Pseudo-Interface 1",
+    {
+        "IfLuid": "loopback_0",
+        "IfIndex": str(network.LOOPBACK_INDEX),
+        "State": "connected",
+        "Metric": "75",
+        "Link MTU": f"{network.LOOPBACK_MTU} bytes",
+        "Forwarding": "disabled",
+        "Advertising": "disabled",
+        "Neighbor Discovery": "disabled",
+    },
+)
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

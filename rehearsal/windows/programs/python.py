@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import ntpath
 import re
+import shutil
+from typing import TYPE_CHECKING
 
-from rehearsal.interfaces import Outcome
+from rehearsal.interfaces import Outcome, RehearsalError
 from rehearsal.windows.errors import WindowsError
 from rehearsal.windows.programs.base import Invocation, console, failure, refuse
+
+if TYPE_CHECKING:
+    from rehearsal.windows.host import WindowsHost
 
 _BOOTSTRAP = """\
 import sys
@@ -31,6 +36,8 @@ else:
     sys.argv[:] = [what, *sys.argv[4:]]
     runpy.run_path(what, run_name="__main__")
 """
+_HOSTS = r"C:\Windows\System32\drivers\etc\hosts"
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _TIME_LIMIT = 30 * 86400.0  # seconds: what limits a program on Windows is whoever started it
 _FLAGS = frozenset({"-I", "-E", "-s", "-S", "-u", "-B"})
 
@@ -71,12 +78,27 @@ async def main(invocation: Invocation) -> Outcome:
     if "-u" in invocation.arguments:
         argv.insert(1, "-u")
     return await host.platform.spawn(
-        argv,
+        [*_with_names(host), *argv],
         env={**invocation_environment(invocation), "PYTHONUTF8": "1"},
         cwd=host.files.real(invocation.cwd),
         stdin=invocation.stdin,
         timeout=_TIME_LIMIT,
     )
+
+
+def _with_names(host: WindowsHost) -> list[str]:
+    """What lets the process resolve the names of the host's hosts file, when it has any: Windows asks it first."""
+    if not host.files.is_file(_HOSTS):
+        return []
+    lines = host.files.read_bytes(_HOSTS).decode("utf-8", "replace").splitlines()
+    if not any(line.partition("#")[0].strip() for line in lines):
+        return []
+    unshare, mount = shutil.which("unshare", path=_PATH), shutil.which("mount", path=_PATH)
+    if unshare is None or mount is None:
+        raise RehearsalError("unshare or mount not found; install with: sudo apt-get install util-linux mount")
+    # in a mount namespace of its own, which goes with the process; the GNU resolver takes the ends of lines as they are
+    place = f'{mount} --bind "$0" /etc/hosts && exec "$@"'
+    return [unshare, "--mount", "--", "/bin/sh", "-c", place, str(host.files.real(_HOSTS))]
 
 
 def invocation_environment(invocation: Invocation) -> dict[str, str]:

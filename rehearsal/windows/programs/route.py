@@ -13,7 +13,7 @@ _RULE = "=" * 75
 
 
 async def main(invocation: Invocation) -> Outcome:
-    """``route [-4] [-p] ADD network MASK mask gateway [METRIC m]``, ``[-4] DELETE network [MASK m] [gateway]``,
+    """``route [-4] [-p] ADD network MASK mask gateway [METRIC m] [IF 1]``, ``[-4] DELETE network [MASK m] [gateway]``,
     ``[-4] PRINT``."""
     words = list(invocation.arguments)
     persistent = False
@@ -53,19 +53,25 @@ def _network(address: str, mask: str) -> IPv4Network:
 
 async def _add(invocation: Invocation, rest: list[str], persistent: bool) -> Outcome:
     lowered = [word.lower() for word in rest]
+    form = "the form is ADD network MASK mask gateway [METRIC metric] [IF 1]"
     if len(rest) < 4 or lowered[1] != "mask":
-        return refuse(invocation, "the form is ADD network MASK mask gateway [METRIC metric]")
-    metric = 1
-    if len(rest) > 4:
-        if len(rest) != 6 or lowered[4] != "metric":
-            return refuse(invocation, "the form is ADD network MASK mask gateway [METRIC metric]")
-        metric = int(rest[5])
-        if not 1 <= metric <= 9999:
-            return failure(f"route: bad argument {rest[5]}\n")
+        return refuse(invocation, form)
+    options = dict(zip(lowered[4::2], rest[5::2], strict=False))
+    if len(rest) % 2 or len(options) != len(rest[4:]) // 2 or set(options) - {"metric", "if"}:
+        return refuse(invocation, form)
+    metric = int(options.get("metric", "1"))
+    if not 1 <= metric <= 9999:
+        return failure(f"route: bad argument {metric}\n")
     target, gateway = _network(rest[0], rest[2]), IPv4Address(rest[3])
-    await network.add(invocation.host, target, gateway, metric)
+    null = "if" in options
+    if null and (options["if"] != str(network.LOOPBACK_INDEX) or not persistent):
+        return refuse(invocation, "of IF only the loopback adapter (IF 1) is modelled, together with -p")
+    if null:
+        await network.add_null(invocation.host, target, gateway, metric)
+    else:
+        await network.add(invocation.host, target, gateway, metric)
     if persistent:
-        network.keep(invocation.host, target, gateway, metric)
+        network.keep(invocation.host, target, gateway, metric, null=null)
     return console(" OK!\n")
 
 

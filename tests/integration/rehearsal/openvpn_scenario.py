@@ -13,6 +13,7 @@ from rehearsal.interfaces import Nic
 from rehearsal.machine import MachinePlatform
 from rehearsal.network import netns
 from rehearsal.packages import openvpn_package
+from rehearsal.windows import network
 from rehearsal.windows.files import Files
 from rehearsal.windows.registry import Registry
 
@@ -97,7 +98,7 @@ async def main(folder: Path) -> dict[str, object]:
         result["talk"] = await talk(hosts["a"], hosts["b"], "10.8.0.1")
         result["routes"] = await hosts["a"].routes()
         gateway = hosts["a"]
-        await openvpn.set_interface_forwarding(gateway.platform, "tun0", True)
+        await network.set_device_forwarding(gateway.platform, "tun0", True)
         result["one interface"] = await forwarding(gateway)
         await gateway.platform.forwarding(True)
         result["router"] = await forwarding(gateway)

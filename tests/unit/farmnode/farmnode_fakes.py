@@ -70,11 +70,14 @@ class FakeService:
 
 @dataclass
 class FakeWindows(Programs):
-    """Answers as sc.exe, route.exe, reg.exe, cmd.exe and shutdown.exe do."""
+    """Answers as sc.exe, route.exe, reg.exe, netsh.exe, cmd.exe and shutdown.exe do."""
 
     services: dict[str, FakeService] = field(default_factory=lambda: {SERVER: FakeService(), MANAGER: FakeService()})
     persistent: set[Route] = field(default_factory=set)
     active: set[Route] = field(default_factory=set)
+    null: set[Route] = field(default_factory=set)
+    adapters: dict[int, bool] = field(default_factory=lambda: {12: False, 21: False})
+    router: bool = False
     address: str = "10.0.0.21"
     calls: list[list[str]] = field(default_factory=list)
     serial: list[bytes] = field(default_factory=list)
@@ -138,10 +141,11 @@ class FakeWindows(Programs):
             assert not rest
             self.persistent = {route for route in self.persistent if (route.network, route.gateway) != place}
             self.active = {route for route in self.active if (route.network, route.gateway) != place}
+            self.null = {route for route in self.null if (route.network, route.gateway) != place}
         else:
-            assert verb == "ADD" and rest[0] == "METRIC"
+            assert verb == "ADD" and rest[0] == "METRIC" and rest[2:] in ([], ["IF", "1"])
             route = Route(*place, int(rest[1]))
-            self.active.add(route)
+            (self.null if rest[2:] else self.active).add(route)
             if keep:
                 self.persistent.add(route)
         return Completed(0, " OK!\r\n", "")
@@ -155,6 +159,10 @@ class FakeWindows(Programs):
             ("127.0.0.0", "255.0.0.0", "Auf Verbindung", "127.0.0.1", 331),
             ("224.0.0.0", "240.0.0.0", "Auf Verbindung", own, 281),
             *((str(r.network.network_address), str(r.network.netmask), str(r.gateway), own, 26) for r in self.active),
+            *(
+                (str(r.network.network_address), str(r.network.netmask), str(r.gateway), "127.0.0.1", 10330)
+                for r in self.null
+            ),
         ]
         kept = [
             f"{r.network.network_address!s:>17}{r.network.netmask!s:>17}{r.gateway!s:>17}{r.metric:>8}"
@@ -171,13 +179,47 @@ class FakeWindows(Programs):
         ]
         return "\r\n".join(lines) + "\r\n"
 
-    def _reg(self, verb: str, key: str) -> Completed:
+    def _reg(self, verb: str, key: str, *options: str) -> Completed:
+        if options:
+            assert options[:2] == ("/v", "IPEnableRouter")
+            if verb == "add":
+                self.router = options[2:] == ("/t", "REG_DWORD", "/d", "1", "/f")
+            value = f"    IPEnableRouter    REG_DWORD    0x{int(self.router)}\r\n"
+            return Completed(0, f"\r\nHKEY_LOCAL_MACHINE\\SYSTEM\\...\\Parameters\r\n{value}\r\n", "")
         assert verb == "query" and key.endswith("PersistentRoutes")
         values = "".join(
             f"    {r.network.network_address},{r.network.netmask},{r.gateway},{r.metric}    REG_SZ    \r\n"
             for r in sorted(self.persistent)
         )
         return Completed(0, f"\r\nHKEY_LOCAL_MACHINE\\SYSTEM\\...\\PersistentRoutes\r\n{values}\r\n", "")
+
+    def _netsh(self, *arguments: str) -> Completed:
+        if arguments == ("interface", "ipv4", "show", "interfaces", "level=verbose"):
+            return Completed(0, self.interfaces(), "")
+        assert arguments[:4] == ("interface", "ipv4", "set", "interface")
+        index = int(arguments[4].removeprefix("interface="))
+        self.adapters[index] = arguments[5] == "forwarding=enabled"
+        return Completed(0, "OK.\r\n\r\n", "")
+
+    def interfaces(self) -> str:
+        """As a German Windows writes it: labels are translated, switches are not."""
+        blocks = []
+        for index, luid, forwards in [
+            (1, "loopback_0", False),
+            *((i, f"ethernet_{i}", f) for i, f in self.adapters.items()),
+        ]:
+            rows = {
+                "IfLuid": luid,
+                "IfIndex": str(index),
+                "Status": "connected",
+                "Metrik": "25",
+                "Verbindungs-MTU": "1500 Bytes",
+                "Weiterleitung": "enabled" if forwards else "disabled",
+                "Ankündigung": "disabled",
+            }
+            lines = ["", f"Schnittstelle {luid} Parameter", "-" * 46, *(f"{k:<35}: {v}" for k, v in rows.items()), ""]
+            blocks.append("\r\n".join(lines))
+        return "\r\n".join(blocks)
 
     def _cmd(self, *arguments: str) -> Completed:
         assert arguments[:4] == ("/d", "/c", "copy", "/b") and arguments[5] == r"\\.\COM1"

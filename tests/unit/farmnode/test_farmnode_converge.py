@@ -39,6 +39,8 @@ def test_result_and_second_run(bench: Bench) -> None:
         "identity": NODE.as_json(),
         "changes": {"ManagerName": ["localhost", "10.0.0.10"], "ServerName": ["ec2amaz-build01", "ip-10-0-0-21"]},
         "routes": {"added": [LAN.as_json()], "removed": [], "kept": []},
+        "null_routes": {"added": [], "removed": [], "kept": []},
+        "forwarding": None,
         "backup": FILE + ".bak",
     }
     assert diff["before"] == SAMPLE and "06:11:22:33:44:5f" in diff["after"]
@@ -227,9 +229,9 @@ def test_without_an_image_only_elements_are_set(bench: Bench) -> None:
     ("data", "said"),
     [
         ([], "is a JSON object"),
-        ({}, "names neither a manager nor routes alone"),
-        ({"manager_port": 1}, "names neither"),
-        ({"manager": None, "routes": None}, "names neither"),
+        ({}, "names no manager"),
+        ({"manager_port": 1}, "names no manager"),
+        ({"manager": None, "routes": None}, "names no manager"),
         ({"manager": "a", "speed": 1}, "has speed; known are"),
         ({"manager": "a b"}, "manager must be a host name or an address"),
         ({"manager": 1}, "manager must be"),

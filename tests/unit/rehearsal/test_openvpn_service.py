@@ -11,6 +11,7 @@ from rehearsal import openvpn
 from rehearsal.interfaces import Outcome, RehearsalError
 from rehearsal.openvpn import AutomaticService, command_line, configurations, foreign_path
 from rehearsal.packages import openvpn_package
+from rehearsal.windows import network
 from rehearsal.windows.errors import WindowsError
 from rehearsal.windows.files import Files
 from rehearsal.windows.registry import Registry
@@ -242,12 +243,20 @@ def test_options_after_the_configuration_win_over_it():
     assert argv[argv.index("--ignore-unknown-option") + 1 : argv.index("--config")] == list(openvpn.WINDOWS_ONLY)
 
 
+def test_a_tunnel_has_the_forwarding_of_its_adapter(host: Host):
+    asyncio.run(network.prepare_tunnel_adapters(host))
+    assert host.platform.spawned == []
+    host.registry.set(network.FORWARDING, "OpenVPN TAP-Windows6", "REG_DWORD", 1)
+    asyncio.run(network.prepare_tunnel_adapters(host))
+    assert host.platform.spawned == [["sysctl", "-w", "net.ipv4.conf.default.forwarding=1"]]
+
+
 def test_forwarding_of_one_interface(host: Host):
-    asyncio.run(openvpn.set_interface_forwarding(host.platform, "eth0", True))
+    asyncio.run(network.set_device_forwarding(host.platform, "eth0", True))
     assert host.platform.spawned == [["sysctl", "-w", "net.ipv4.conf.eth0.forwarding=1"]]
     host.platform.answer = Outcome(255, stderr=b"cannot stat")
     with pytest.raises(RehearsalError, match="gateway: cannot stat"):
-        asyncio.run(openvpn.set_interface_forwarding(host.platform, "nope", True))
+        asyncio.run(network.set_device_forwarding(host.platform, "nope", True))
 
 
 def test_the_interactive_service_waits():

@@ -93,6 +93,28 @@ def test_check_mode_comes_back_after_an_error() -> None:
     assert plugin._task.check_mode is True
 
 
+def test_a_gateway_needs_no_manager() -> None:
+    said = {
+        "changed": True,
+        "path": None,
+        "routes": {"added": [], "removed": [], "kept": []},
+        "null_routes": {"added": ["10.0.0.0/24"], "removed": [], "kept": ["10.8.0.0/24"]},
+        "forwarding": {"enabled": True, "registry_changed": True, "interfaces_changed": [12]},
+    }
+    options = {"null_routes": ["10.0.0.0/24", "10.8.0.0/24"], "forwarding": True}
+    plugin = action(backburner_node, options, RECORDED | {"stdout": json.dumps(said)}, diff=True)
+    result = plugin.run(task_vars={})
+    assert json.loads(plugin._execute_module.calls[0]["module_args"]["stdin"]) == options
+    assert [(each["before_header"], each["before"], each["after"]) for each in result["diff"]] == [
+        ("null routes of the farm", "10.8.0.0/24\n", "10.0.0.0/24\n10.8.0.0/24\n"),
+        (
+            "forwarding",
+            "interface 12: disabled\nat the next start: disabled\n",
+            "interface 12: enabled\nat the next start: enabled\n",
+        ),
+    ]
+
+
 def test_diff_shows_file_and_routes() -> None:
     said = SAID | {"diff": {"before": "<a>\r\n</a>", "after": "<b>\r\n</b>"}}
     plugin = action(backburner_node, {"manager": "m"}, RECORDED | {"stdout": json.dumps(said)}, diff=True)
@@ -153,7 +175,7 @@ def test_unreachable_stays_unreachable() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "one of the following is required: manager, routes"),
+        ({}, "one of the following is required: manager, routes, null_routes, forwarding"),
         ({"manager": "m", "speed": 1}, "Unsupported parameters.*speed"),
         ({"manager": "m", "manager_port": "x"}, "manager_port"),
         ({"routes": [{"network": "192.168.1.0/24"}]}, "gateway"),

@@ -255,6 +255,7 @@ def test_an_unknown_profile(parse, monkeypatch, tmp_path):
         ({"states": []}, "'states' is empty"),
         ({"farm": "{{ farm_name }}"}, "variables do not exist yet"),
         ({"farm": " "}, "'farm' is empty"),
+        ({"public_roles": ["bilder"]}, "'bilder' in 'public_roles' is no role"),
         ({"address": "both"}, "Invalid value 'both' for config 'address'"),
     ],
 )

@@ -65,11 +65,11 @@ def page(*instances: dict[str, Any]) -> dict[str, Any]:
         ("regoins", "did you mean 'regions'?"),
         ("farm_name", "did you mean 'farm'?"),
         ("state", "did you mean 'states'?"),
-        ("keyed_groups", "options are address, farm, plugin, profile, regions, states"),
+        ("keyed_groups", "options are address, farm, plugin, profile, public_roles, regions, states"),
     ],
 )
 def test_an_unknown_option_is_answered_with_the_nearest_one(key, hint):
-    known = ["plugin", "farm", "regions", "states", "address", "profile"]
+    known = ["plugin", "farm", "regions", "states", "address", "public_roles", "profile"]
     assert ec2.unknown_options([key, "farm"], known) == [f"unknown option '{key}': {hint}"]
 
 
@@ -251,6 +251,13 @@ def test_address_choice(address, public, expected):
     variables = ec2.host_variables(instance(1, **changes), address=address)
     assert variables["ansible_host"] == expected
     assert (variables["farm_private_ip"], variables["farm_public_ip"]) == ("10.0.0.1", public or "")
+
+
+@pytest.mark.parametrize(("role", "public"), [("builder", True), ("manager", False)])
+def test_some_roles_are_reached_at_their_public_address(role, public):
+    machine = instance(1, tags={ec2.TAG_ROLE: role}, PublicIpAddress="198.51.100.9")
+    variables = ec2.host_variables(machine, address="private", public_roles=["builder"])
+    assert variables["ansible_host"] == variables["farm_public_ip" if public else "farm_private_ip"]
 
 
 def test_a_terminated_instance_has_neither_address_nor_interfaces():

@@ -108,3 +108,11 @@ def test_every_ruleset_replaces_its_table_in_one_transaction(text: str) -> None:
     assert second == f"delete table {name}"
     assert third == f"table {name} {{"
     assert text.count("{") == text.count("}")
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(1, True), (2, False)])
+def test_with_hop_limit_1_nobody_else_reaches_the_metadata(limit: int, kept: bool) -> None:
+    seen = view(groups={"sg-1": SecurityGroupView("sg-1", (), ())}, count=1)
+    machine = replace(seen.instances[0], metadata_hop_limit=limit)
+    text = filters.security_groups(machine.interface, replace(seen, instances=(machine,)))
+    assert ('iifname != "lo" ip daddr 169.254.169.254 counter drop' in text) is kept

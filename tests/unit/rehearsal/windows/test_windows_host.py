@@ -85,6 +85,8 @@ def test_changes_are_written_together(run: Run) -> None:
 def test_winrm_listens_while_its_service_runs(run: Run) -> None:
     async def scenario(bench: Bench) -> None:
         host, ports = bench.host, bench.platform.ports
+        await host.services.stop("LanmanServer")
+        await asyncio.sleep(0.01)
         assert list(ports) == [5985] and host.winrm_up()
         await host.services.stop("WinRM")
         await asyncio.sleep(0)
@@ -96,6 +98,21 @@ def test_winrm_listens_while_its_service_runs(run: Run) -> None:
         host.winrm_settings["listeners"][0].update(Transport="HTTPS", Port=5986, CertificateThumbprint="AB")
         await host.update_listeners()
         assert not ports and "certificate AB of the HTTPS listener is not in the store" in bench.log
+
+    run(scenario)
+
+
+def test_file_sharing_listens_while_its_service_runs(run: Run) -> None:
+    async def scenario(bench: Bench) -> None:
+        host, ports = bench.host, bench.platform.ports
+        await asyncio.sleep(0.01)
+        assert 445 in ports
+        await host.services.stop("LanmanServer")
+        await asyncio.sleep(0.01)
+        assert 445 not in ports
+        await host.services.start("LanmanServer")
+        await asyncio.sleep(0.01)
+        assert 445 in ports
 
     run(scenario)
 

@@ -337,3 +337,21 @@ def test_unallowed_names_never_end_in_a_crash(run: Run, name: str) -> None:
         assert "rehearsal: bug" not in str(result)
 
     run(scenario)
+
+
+def test_find_lists_the_files_of_a_folder(run: Run) -> None:
+    async def scenario(bench: Bench) -> None:
+        folder = r"C:\Entries"
+        for name in ("b", "a.txt"):
+            bench.host.files.make_directory(folder)
+            bench.host.files.write_bytes(f"{folder}\\{name}", b"x")
+        bench.host.files.make_directory(folder + r"\below")
+        found = await bench.module("win_find", paths=[folder])
+        assert [each["filename"] for each in found["files"]] == ["a.txt", "b"]
+        assert (found["examined"], found["matched"], found["changed"]) == (3, 2, False)
+        assert found["files"][0]["checksum"] == hashlib.sha1(b"x").hexdigest()
+        assert "does not exist" in (await bench.module("win_find", paths=[r"C:\None"]))["msg"]
+        assert "not modelled" in (await bench.module("win_find", paths=[folder], recurse=True))["msg"]
+        assert "only files" in (await bench.module("win_find", paths=[folder], file_type="any"))["msg"]
+
+    run(scenario)

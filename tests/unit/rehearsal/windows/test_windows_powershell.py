@@ -70,7 +70,7 @@ def test_the_bootstrap_script(run: Run) -> None:
         with pytest.raises(x509.ExtensionNotFound):
             extensions.get_extension_for_class(x509.BasicConstraints)
         assert certificate.subject.rfc4514_string() == "CN=10.0.0.21"
-        assert sorted(platform.ports) == [5985, 5986] and platform.ports[5986][1] is not None
+        assert sorted(platform.ports) == [445, 5985, 5986] and platform.ports[5986][1] is not None
         assert "    tcp dport { 5986 } accept\n" in platform.rulesets[-1]
         assert bench.host.services.get("WinRM").start == "auto"
         sent = [headers for _, path, headers in platform.requests if "meta-data" in path]

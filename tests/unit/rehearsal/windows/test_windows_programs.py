@@ -69,7 +69,7 @@ def test_what_is_not_modelled_fails(run: Run, line: str) -> None:
 
 def test_every_program_of_system32_has_a_stand_in(bench: Bench) -> None:
     names = [name for name in bench.host.files.names("C:\\Windows\\System32") if name.endswith(".exe")]
-    assert len(names) == 12 and set(names) <= set(TABLE)
+    assert len(names) == 13 and set(names) <= set(TABLE)
 
 
 # ------------------------------------------------------------------------------------------------------------------ sc
@@ -191,6 +191,69 @@ def test_routes_are_real_and_persistent(run: Run) -> None:
         await after.host.power_off()
 
     run(scenario)
+
+
+def test_a_route_over_the_loopback_adapter_drops(bench: Bench) -> None:
+    async def scenario() -> None:
+        await bench.host.power_on()
+        way = ("MASK", "255.255.255.0", "10.0.0.1")
+        add = ("route.exe", "-p", "ADD", "192.168.1.0", *way, "METRIC", "9999", "IF", "1")
+        assert await bench.program(*add) == (0, " OK!\n", "")
+        dropping = {"type": "blackhole", "dst": "192.168.1.0/24", "metric": 9999}
+        assert dropping in bench.platform.route_table
+        rc, _, err = await bench.program(*add)
+        assert rc == 1 and "object already exists" in err
+        rc, out, _ = await bench.program("route.exe", "PRINT", "-4")
+        assert "192.168.1.0    255.255.255.0         10.0.0.1       127.0.0.1" in out
+        rc, _, err = await bench.program(*add[:6], "127.0.0.1", *add[7:])
+        assert rc == 1 and "parameter is incorrect" in err
+        assert "only the loopback adapter" in (await bench.program(*add[:-1], "2"))[2]
+        await bench.host.power_off()
+        after = bench.again(FakePlatform())
+        await after.host.power_on()
+        assert dropping in after.platform.route_table, "set again at boot"
+        assert await after.program("route.exe", "DELETE", "192.168.1.0", *way) == (0, " OK!\n", "")
+        assert dropping not in after.platform.route_table
+        await after.host.power_off()
+
+    asyncio.run(scenario())
+
+
+def test_forwarding_of_an_adapter_holds_at_once_and_after_a_boot(bench: Bench) -> None:
+    async def scenario() -> None:
+        key = "net.ipv4.conf.eth0.forwarding"
+        await bench.host.power_on()
+        show = ("netsh.exe", "interface", "ipv4", "show", "interfaces")
+        rc, out, _ = await bench.program(*show, "level=verbose")
+        assert rc == 0 and out.count("Forwarding                         : disabled") == 2
+        assert "IfIndex                            : 2\n" in out
+        assert "  2          15        1500  connected     Ethernet\n" in (await bench.program(*show))[1]
+        change = ("netsh.exe", "interface", "ipv4", "set", "interface", "interface=2")
+        assert await bench.program(*change, "forwarding=enabled") == (0, "Ok.\n\n", "")
+        assert bench.platform.sysctls[key] == "1"
+        assert "Forwarding                         : enabled" in (await bench.program(*show, "level=verbose"))[1]
+        assert "only forwarding" in (await bench.program(*change, "mtu=1400"))[2]
+        assert (await bench.program(*change[:-1], "interface=99", "forwarding=enabled"))[0] == 1
+        await bench.host.power_off()
+        after = bench.again(FakePlatform())
+        await after.host.power_on()
+        assert after.platform.sysctls[key] == "1"
+        await after.host.power_off()
+
+    asyncio.run(scenario())
+
+
+def test_adapters_of_openvpn_are_there_without_a_tunnel(bench: Bench) -> None:
+    async def scenario() -> None:
+        bench.host.registry.set(r"HKLM\SOFTWARE\OpenVPN", "", "REG_SZ", "x")
+        rc, out, _ = await bench.program("netsh", "interface", "ipv4", "show", "interfaces")
+        assert rc == 0 and "disconnected  OpenVPN TAP-Windows6" in out
+        change = ("netsh.exe", "interface", "ipv4", "set", "interface", "interface=1001", "forwarding=enabled")
+        assert (await bench.program(*change))[0] == 0
+        _, out, _ = await bench.program("netsh", "interface", "ipv4", "show", "interfaces", "level=verbose")
+        assert out.count("Forwarding                         : enabled") == 1
+
+    asyncio.run(scenario())
 
 
 def test_a_persistent_route_without_its_link_is_logged(bench: Bench) -> None:

@@ -55,6 +55,7 @@ class FakePlatform:
         self.web: dict[tuple[str, str], Answer] = {}
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.spawned: list[list[str]] = []
+        self.sysctls: dict[str, str] = {}
         self.route_table = [
             {"dst": "default", "gateway": str(self.nic.gateway), "dev": "eth0", "metric": 100},
             {"dst": str(subnet), "dev": "eth0", "scope": "link", "prefsrc": address},
@@ -84,6 +85,11 @@ class FakePlatform:
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, stdin: bytes = b"", timeout: float = 3600.0
     ) -> Outcome:
         self.spawned.append(list(argv))
+        if argv[0] == "sysctl":  # never the settings of the machine that the tests run on
+            key, _, value = argv[-1].partition("=")
+            if value:
+                self.sysctls[key] = value
+            return Outcome(0, self.sysctls.get(key, "0").encode() + b"\n")
         process = await asyncio.create_subprocess_exec(
             *argv,
             env=dict(env),
@@ -118,6 +124,12 @@ class FakePlatform:
             case ["route", "add", network, "via", gateway, "dev", device, "metric", metric]:
                 route = {"dst": network, "gateway": gateway, "dev": device, "metric": int(metric)}
                 self.route_table.append(route)
+                return Outcome(0)
+            case ["route", "add", "blackhole", network, "metric", metric]:
+                self.route_table.append({"type": "blackhole", "dst": network, "metric": int(metric)})
+                return Outcome(0)
+            case ["route", "del", "blackhole", network, "metric", metric]:
+                self.route_table.remove({"type": "blackhole", "dst": network, "metric": int(metric)})
                 return Outcome(0)
             case ["route", "del", network, "via", gateway, "metric", metric]:
                 route = {"dst": network, "gateway": gateway, "dev": "eth0", "metric": int(metric)}
