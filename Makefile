@@ -19,7 +19,7 @@ rehearse: setup ## Rehearse the whole farm: bake, up, proofs, down, leftovers (n
 
 test: setup ## Everything that must be green: lint, unit, integration, molecule (two at a time, about 8 minutes)
 	@echo "Running lint, unit, integration and molecule, two at a time; each shows its output when it ends."
-	@MOLECULE_JOBS=1 $(MAKE) --no-print-directory -j2 --output-sync=target lint unit integration molecule
+	@MOLECULE_JOBS=1 $(MAKE) --no-print-directory -j2 --output-sync=target integration lint unit molecule
 
 lint: setup ## Style, types, Ansible's rules, generated documents
 	ruff check .
