@@ -1,6 +1,6 @@
 """From power-on to a registered machine, in phases.
 
-metadata → role → identity → routes → manager → services → registration.  The order is the point: a Backburner service
+metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a Backburner service
 starts only after its file is right, so no machine ever registers as another one.  A delay could not promise that.
 
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from typing import Any, Final
 
 from farmnode import backburner_xml, converge, farm, manager, paths, routes, services
@@ -27,8 +28,8 @@ _PHASES: Final = {
     "builder": (),
     "manager": ("identity", "services", "manager"),
     "render_node": ("identity", "routes", "manager", "services", "registration"),
-    # A remote node's tunnel brings its routes.
-    "remote_node": ("identity", "manager", "services", "registration"),
+    # A remote node's tunnel brings its routes, and the address by which the manager reaches it.
+    "remote_node": ("tunnel", "identity", "manager", "services", "registration"),
 }
 
 
@@ -45,6 +46,7 @@ class Boot:
         self._known: dict[str, Any] = {"started": machine.clock.stamp(), "event": "booting", "phases": []}
         self._instance: Instance | None = None
         self._farm: Farm | None = None
+        self._tunnel_address: IPv4Address | None = None
 
     def run(self) -> dict[str, Any]:
         """Boot; returns the event that was also said on the serial port, ``ready`` or ``failed``."""
@@ -80,6 +82,26 @@ class Boot:
             self._machine.services.limit = self._farm.limits.service
         return str(self._known["role"])
 
+    def _tunnel(self) -> str:
+        """Wait until this machine has its address in the tunnel: Ansible brings the keys, OpenVPN the address."""
+        network = self._told.networks.get("remote")
+        if network is None:
+            raise FarmNodeError("bad_user_data", "the <farm> part of the user data names no network 'remote'.")
+        limit = self._told.limits.tunnel
+
+        def found() -> bool:
+            own = [own for link, own in self._machine.route_table.active().links if own in network]
+            self._tunnel_address = min(own) if own else None
+            return bool(own)
+
+        if not self._machine.clock.wait(found, limit):
+            raise FarmNodeError(
+                "no_tunnel",
+                f"no address in {network} after {limit:g} seconds. Keys and configuration come from farm-up.yml; see "
+                "OpenVPN's log on this machine, and that the manager's UDP port for remote nodes is open.",
+            )
+        return f"{self._tunnel_address} in {network}"
+
     def _identity(self) -> str:
         machine, instance, told = self._machine, self._own_instance, self._told
         if machine.state.image() is None:
@@ -95,6 +117,7 @@ class Boot:
                 manager_port=told.manager_port,
                 server_port=told.server_port,
                 network_mask=str(instance.subnet.netmask),
+                server_name=str(self._tunnel_address) if self._tunnel_address else None,
                 identity=instance.identity,
             ),
             machine,

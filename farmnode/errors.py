@@ -19,6 +19,7 @@ REASONS: Final = {
     "metadata": "the instance metadata service does not answer, or lacks something",
     "missing_element": "backburner.xml lacks an element, or has it more than once",
     "missing_file": "a file that must be there is not",
+    "no_tunnel": "the machine has no address in the tunnel that shall lead it to the manager",
     "not_registered": "the manager does not list this machine",
     "not_sealed": "the image does not say whose identity its backburner.xml carries",
     "program": "a program of Windows failed or took too long",

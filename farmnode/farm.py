@@ -26,6 +26,7 @@ class Limits:
     manager: float = 600.0
     service: float = 60.0
     registration: float = 180.0
+    tunnel: float = 900.0
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,23 @@ def networks_elsewhere(networks: Any, address: str) -> list[str]:
         raise AnsibleFilterError(f"networks_elsewhere: {error}.") from error
 
 
+def remote_numbers(hosts: Any) -> list[dict[str, Any]]:
+    """A number for each remote node that has none; ``hosts`` are the variables of all remote nodes."""
+    try:
+        return tunnel_settings.numbered(
+            [
+                {
+                    "id": host["farm_instance_id"],
+                    "number": host["farm_tags"].get("renderfarm:number", ""),
+                    "since": host["farm_launch_time"],
+                }
+                for host in hosts
+            ]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"remote_numbers: {error}.") from error
+
+
 class FilterModule:
     def filters(self) -> dict[str, Any]:
         return {
@@ -81,4 +98,5 @@ class FilterModule:
             "vpn_gateway_problems": vpn_gateway_problems,
             "tunnel_problems": tunnel_problems,
             "networks_elsewhere": networks_elsewhere,
+            "remote_numbers": remote_numbers,
         }

@@ -10,18 +10,22 @@ configuration of OpenVPN as one word: no white space, no quotes, no line end, no
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from itertools import combinations
 from typing import Any
 
-from .networks import NetworkError, parse_network
+from .networks import LARGEST_PREFIX, SMALLEST_PREFIX, NetworkError, parse_network, usable_addresses
 
 SIDES = ("studio", "cloud")
 # A tunnel needs the server's address and one for each client; more than a /16 is a mistake.
 LARGEST_TUNNEL = 16
 SMALLEST_TUNNEL = 29
+# Each has a certificate and a WinRM connection of its own; more belong into the farm's VPC.
+MOST_REMOTE_NODES = 100
 # A line of OpenVPN's configuration has at most 255 characters with its end: ``remote <endpoint> 65535`` and CR, LF.
 LONGEST_ENDPOINT = 240
 
@@ -92,8 +96,9 @@ def client_problems(settings: Mapping[str, Any]) -> list[str]:
 def farm_problems(settings: Mapping[str, Any]) -> list[str]:
     """One message for each mistake in the farm's settings of the tunnel; their networks are judged elsewhere.
 
-    Reads ``farm_vpn_server_side``, ``farm_vpn_port``, ``farm_studio_endpoint``, ``farm_workstation_address`` and
-    ``farm_lan_network``.
+    Reads ``farm_vpn_server_side``, ``farm_vpn_port``, ``farm_studio_endpoint``, ``farm_workstation_address``,
+    ``farm_lan_network``, and of remote nodes (may be missing) ``farm_remote_nodes``, ``farm_remote_vpn_port``,
+    ``farm_remote_vpc_network`` with the networks that it must not overlap.
     """
     problems = []
     side = settings.get("farm_vpn_server_side")
@@ -101,11 +106,71 @@ def farm_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"farm_vpn_server_side is {side!r}: studio or cloud, for example farm_vpn_server_side: studio")
     problems += _port("farm_vpn_port", settings.get("farm_vpn_port"))
     problems += _endpoint("farm_studio_endpoint", settings.get("farm_studio_endpoint"))
+    if settings.get("farm_remote_nodes") not in (None, ""):
+        problems += _remote_problems(settings)
     try:
         lan = parse_network(settings.get("farm_lan_network"))
     except NetworkError:
         return problems  # told by network_problems
     return problems + _inside("farm_workstation_address", settings.get("farm_workstation_address"), lan)
+
+
+def _remote_problems(settings: Mapping[str, Any]) -> list[str]:
+    nodes = str(settings["farm_remote_nodes"])
+    if not (nodes.isascii() and nodes.isdigit() and int(nodes) <= MOST_REMOTE_NODES):
+        return [f"farm_remote_nodes is {nodes!r}: 0 to {MOST_REMOTE_NODES}, for example farm_remote_nodes: 2"]
+    if int(nodes) == 0:
+        return []
+    problems = _port("farm_remote_vpn_port", settings.get("farm_remote_vpn_port"))
+    same = str(settings.get("farm_remote_vpn_port")) == str(settings.get("farm_vpn_port"))
+    if same and settings.get("farm_vpn_server_side") == "cloud":
+        problems.append(
+            f"farm_vpn_port and farm_remote_vpn_port are both {settings.get('farm_vpn_port')}: the manager cannot listen "
+            "twice on one port, for example farm_remote_vpn_port: 1195"
+        )
+    networks: dict[str, IPv4Network] = {}
+    for name in ("farm_lan_network", "farm_cloud_network", "farm_tunnel_network", "farm_remote_network"):
+        with contextlib.suppress(NetworkError):  # told by network_problems
+            networks[name] = parse_network(settings.get(name))
+    tunnel = networks.get("farm_remote_network")
+    if tunnel is not None and tunnel.num_addresses < int(nodes) + 3:
+        problems.append(
+            f"farm_remote_network is {tunnel}, which has no room for {nodes} remote nodes, for example 10.9.0.0/24"
+        )
+    try:
+        vpc = parse_network(settings.get("farm_remote_vpc_network"))
+    except NetworkError as error:
+        return [*problems, f"farm_remote_vpc_network {error}, for example farm_remote_vpc_network: 172.31.0.0/24"]
+    if not LARGEST_PREFIX <= vpc.prefixlen <= SMALLEST_PREFIX:
+        problems.append(
+            f"farm_remote_vpc_network is {vpc}: a prefix from /{LARGEST_PREFIX} to /{SMALLEST_PREFIX}, for example "
+            "172.31.0.0/24"
+        )
+    if usable_addresses(vpc) < int(nodes):
+        problems.append(
+            f"farm_remote_vpc_network is {vpc}, which has room for {usable_addresses(vpc)} machines, not for {nodes}, "
+            "for example 172.31.0.0/24"
+        )
+    others = {name: network for name, network in networks.items() if network.overlaps(vpc)}
+    return problems + [
+        f"farm_remote_vpc_network ({vpc}) and {name} ({network}) overlap: traffic could not be routed between them; use "
+        "another network, for example 172.31.0.0/24"
+        for name, network in others.items()
+    ]
+
+
+def numbered(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A number for each of ``nodes`` (``id``, ``number`` or nothing, ``since``) that has none: the lowest free ones.
+
+    Numbers are those of certificates and addresses, so no two machines ever have one. ValueError when two do.
+    """
+    taken = [int(node["number"]) for node in nodes if node.get("number")]
+    twice = sorted({number for number in taken if taken.count(number) > 1})
+    if twice:
+        raise ValueError(f"two remote nodes have the number {twice[0]} in their tag: terminate one of them")
+    free = (number for number in itertools.count(1) if number not in taken)
+    waiting = sorted((str(node.get("since", "")), str(node["id"])) for node in nodes if not node.get("number"))
+    return [{"id": identifier, "number": next(free)} for _, identifier in waiting]
 
 
 def elsewhere(networks: Sequence[str], address: str) -> list[str]:

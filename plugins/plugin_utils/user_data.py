@@ -23,6 +23,8 @@ _NETWORKS: Mapping[str, str] = {
     "cloud": "farm_cloud_network",
     "tunnel": "farm_tunnel_network",
 }
+# Only remote nodes are told: their own address in the tunnel is from it.
+_REMOTE = "farm_remote_network"
 
 
 class UserDataError(ValueError):
@@ -37,12 +39,15 @@ def farm_document(settings: Mapping[str, Any], role: str, extra: Mapping[str, An
     missing = [name for name in needed if not settings.get(name)]
     if missing:
         raise UserDataError(f"{', '.join(missing)} must be set to make user data")
+    networks = {key: str(settings[name]) for key, name in _NETWORKS.items()}
+    if settings.get(_REMOTE):
+        networks["remote"] = str(settings[_REMOTE])
     document = {
         "version": VERSION,
         "farm": str(settings["farm_name"]),
         "role": role,
         "manager": str(settings["farm_manager_address"]),
-        "networks": {key: str(settings[name]) for key, name in _NETWORKS.items()},
+        "networks": networks,
     }
     replaced = sorted(set(extra or {}) & set(document))
     if replaced:

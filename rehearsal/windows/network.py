@@ -26,6 +26,8 @@ LOOPBACK_MTU = 4294967295
 # the device of the tunnel that stands in exists only while one is. Their indexes are ours.
 OPENVPN_KEY = r"HKLM\SOFTWARE\OpenVPN"
 TUNNEL_ADAPTERS = {1001: "OpenVPN TAP-Windows6", 1002: "OpenVPN Data Channel Offload"}
+# Names of the adapters that tapctl.exe made. Windows keeps its adapters elsewhere.
+FURTHER_ADAPTERS = r"HKLM\SYSTEM\CurrentControlSet\Control\Network\Further"
 # Where the forwarding of each adapter is kept, by its name. Windows keeps it in a format that is not documented.
 FORWARDING = r"HKLM\SYSTEM\CurrentControlSet\Control\Nsi\Forwarding"
 # What marks a persistent route over the loopback adapter. How Windows remembers the adapter is not documented.
@@ -215,11 +217,23 @@ async def adapters(host: WindowsHost) -> list[Adapter]:
             shown = "Ethernet" if name == host.platform.nic.name else name
             found.append(Adapter(int(link["ifindex"]), shown, name, mtu, connected=True))
     if host.registry.exists(OPENVPN_KEY):
-        devices = dict(zip(TUNNEL_ADAPTERS, sorted(tunnels), strict=False))
-        for index, name in TUNNEL_ADAPTERS.items():
+        names = tunnel_adapters(host)
+        devices = dict(zip(names, sorted(tunnels), strict=False))
+        for index, name in names.items():
             device, mtu = devices.get(index, (None, 1500))
             found.append(Adapter(index, name, device, mtu, connected=device is not None))
     return found
+
+
+def tunnel_adapters(host: TunnelHost) -> dict[int, str]:
+    """OpenVPN's adapters by index: those of its installer, and those that were made later."""
+    further = enumerate(host.registry.values(FURTHER_ADAPTERS), max(TUNNEL_ADAPTERS) + 1)
+    return {**TUNNEL_ADAPTERS, **{index: value.name for index, value in further}}
+
+
+def tap_adapters(host: TunnelHost) -> list[str]:
+    """The adapters that a server can use."""
+    return [name for name in tunnel_adapters(host).values() if name != TUNNEL_ADAPTERS[1002]]
 
 
 async def forwards(host: WindowsHost, adapter: Adapter) -> bool:
@@ -256,6 +270,7 @@ async def set_device_forwarding(platform: Platform, device: str, enabled: bool) 
 
 class _Registry(Protocol):
     def data(self, path: str, name: str = "", default: Any = None) -> Any: ...
+    def values(self, path: str) -> Any: ...
 
 
 class TunnelHost(Protocol):
@@ -269,7 +284,7 @@ class TunnelHost(Protocol):
 
 async def prepare_tunnel_adapters(host: TunnelHost) -> None:
     """Let the device of the next tunnel have the forwarding that was set for OpenVPN's adapters."""
-    kept = [host.registry.data(FORWARDING, name) for name in TUNNEL_ADAPTERS.values()]
+    kept = [host.registry.data(FORWARDING, name) for name in tunnel_adapters(host).values()]
     if any(value is not None for value in kept):
         await set_device_forwarding(host.platform, "default", 1 in kept)
 

@@ -7,7 +7,7 @@ print (English).  A form that is not modelled gives a return code other than 0 a
 
 from __future__ import annotations
 
-from rehearsal.windows.programs import backburner, ec2launch, msiexec, net, netsh, ping, python, reg, route, sc, small
+from rehearsal.windows.programs import backburner, ec2launch, msiexec, net, netsh, ping, python, reg, route, sc, small, tapctl
 from rehearsal.windows.programs.base import Invocation, Program, console, refuse
 
 TABLE: dict[str, Program] = {
@@ -27,6 +27,7 @@ TABLE: dict[str, Program] = {
     "sc.exe": sc.main,
     "serversvc.exe": backburner.server,
     "shutdown.exe": small.shutdown,
+    "tapctl.exe": tapctl.main,
     "tasklist.exe": small.tasklist,
 }
 """Lower-case file name -> program."""

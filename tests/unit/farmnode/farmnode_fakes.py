@@ -79,6 +79,7 @@ class FakeWindows(Programs):
     adapters: dict[int, bool] = field(default_factory=lambda: {12: False, 21: False})
     router: bool = False
     address: str = "10.0.0.21"
+    tunnel: str | None = None
     calls: list[list[str]] = field(default_factory=list)
     serial: list[bytes] = field(default_factory=list)
     answers: dict[tuple[str, ...], Completed] = field(default_factory=dict)
@@ -156,6 +157,7 @@ class FakeWindows(Programs):
             ("0.0.0.0", "0.0.0.0", "10.0.0.1", own, 25),
             ("10.0.0.0", "255.255.255.0", "Auf Verbindung", own, 281),
             (own, "255.255.255.255", "Auf Verbindung", own, 281),
+            *([("10.9.0.0", "255.255.255.0", "Auf Verbindung", self.tunnel, 281)] if self.tunnel else []),
             ("127.0.0.0", "255.0.0.0", "Auf Verbindung", "127.0.0.1", 331),
             ("224.0.0.0", "240.0.0.0", "Auf Verbindung", own, 281),
             *((str(r.network.network_address), str(r.network.netmask), str(r.gateway), own, 26) for r in self.active),

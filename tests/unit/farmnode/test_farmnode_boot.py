@@ -132,10 +132,31 @@ def test_the_manager_runs_its_own_service(bench: Bench, farm: FakeManager) -> No
     assert not bench.windows.called("route.exe")
 
 
-def test_a_remote_node_leaves_routes_to_its_tunnel(bench: Bench, farm: FakeManager) -> None:
-    bench.metadata.answer = instance(FARM % ("remote_node", ""))
+REMOTE = (FARM % ("remote_node", "")).replace('"tunnel":', '"remote":"10.9.0.0/24","tunnel":')
+
+
+def test_a_remote_node_waits_for_its_tunnel_and_is_called_by_its_address_there(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(REMOTE)
+
+    def dial(words: list[str]) -> None:
+        if bench.clock.passed > 30:
+            bench.windows.tunnel = "10.9.0.2"
+
+    bench.windows.on_call = dial
     assert Boot(bench.machine).run()["event"] == "ready"
-    assert not bench.windows.called("route.exe")
+    assert b"<ServerName>10.9.0.2</ServerName>" in bench.file.read_bytes()
+    assert list(outcomes(bench))[2:4] == ["tunnel", "identity"]
+    assert remembered(bench)["phases"][2]["detail"] == "10.9.0.2 in 10.9.0.0/24"
+    assert all(words[1:] == ["PRINT", "-4"] for words in bench.windows.called("route.exe")), "routes are the tunnel's"
+
+
+def test_a_remote_node_without_a_tunnel_says_so_and_ends(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(REMOTE)
+    event = Boot(bench.machine).run()
+    assert (event["event"], event["code"], event["phase"]) == ("failed", "no_tunnel", "tunnel")
+    assert bench.windows.called("shutdown.exe")
+    bench.metadata.answer = instance(FARM % ("remote_node", ""))
+    assert Boot(bench.machine).run()["code"] == "bad_user_data"
 
 
 @pytest.mark.parametrize("user_data", ["", FARM % ("builder", "")])

@@ -120,6 +120,7 @@ def test_every_setting_has_a_comment() -> None:
 def test_every_setting_that_is_used_exists() -> None:
     known = set(load(ROOT / "inventory/group_vars/all/farm.yml"))
     # Variables of hosts: the inventory plugin's, and those of inventory/group_vars/<group>.
+    known |= {"farm_tunnel_name", "farm_tunnel_address"}
     known |= {"farm_host_dir", "farm_inventory_name", "farm_inventory_regions"}
     known |= set(re.findall(r"farm_\w+", (ROOT / "plugins/plugin_utils/ec2_inventory.py").read_text(encoding="utf-8")))
     used: dict[str, Path] = {}

@@ -124,6 +124,52 @@ def test_networks_elsewhere() -> None:
             tunnel_settings.elsewhere(networks, address)
 
 
+REMOTE = FARM | {
+    "farm_cloud_network": "10.0.0.0/24",
+    "farm_tunnel_network": "10.8.0.0/24",
+    "farm_remote_network": "10.9.0.0/24",
+    "farm_remote_nodes": "2",
+    "farm_remote_vpn_port": 1195,
+    "farm_remote_vpc_network": "172.31.0.0/24",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"farm_remote_nodes": "-1"}, "farm_remote_nodes is '-1': 0 to 100"),
+        ({"farm_remote_nodes": 101}, "farm_remote_nodes is '101'"),
+        ({"farm_remote_vpn_port": 0}, "farm_remote_vpn_port is 0"),
+        ({"farm_remote_vpn_port": "1194", "farm_vpn_server_side": "cloud"}, "cannot listen twice on one port"),
+        ({"farm_remote_network": "10.9.0.0/30"}, "no room for 2 remote nodes"),
+        ({"farm_remote_vpc_network": "172.31.0.1/24"}, "write 172.31.0.0/24"),
+        ({"farm_remote_vpc_network": "172.0.0.0/8"}, "a prefix from /16 to /28"),
+        ({"farm_remote_vpc_network": "172.31.0.0/28", "farm_remote_nodes": 12}, "has room for 11 machines, not for 12"),
+        ({"farm_remote_vpc_network": "10.0.0.0/16"}, "and farm_cloud_network (10.0.0.0/24) overlap"),
+        ({"farm_remote_vpc_network": "192.168.0.0/16"}, "and farm_lan_network (192.168.1.0/24) overlap"),
+    ],
+)
+def test_mistakes_of_remote_nodes(changes: dict[str, Any], said: str) -> None:
+    assert tunnel_settings.farm_problems(REMOTE) == []
+    assert said in " ".join(tunnel_settings.farm_problems(REMOTE | changes))
+
+
+def test_without_remote_nodes_their_settings_do_not_matter() -> None:
+    assert tunnel_settings.farm_problems(REMOTE | {"farm_remote_nodes": 0, "farm_remote_vpc_network": "x"}) == []
+
+
+def test_remote_nodes_get_the_lowest_free_numbers() -> None:
+    nodes = [
+        {"id": "i-c", "number": "2", "since": "1"},
+        {"id": "i-b", "number": "", "since": "3"},
+        {"id": "i-a", "since": "2"},
+    ]
+    assert tunnel_settings.numbered(nodes) == [{"id": "i-a", "number": 1}, {"id": "i-b", "number": 3}]
+    assert tunnel_settings.numbered([]) == []
+    with pytest.raises(ValueError, match="two remote nodes have the number 2"):
+        tunnel_settings.numbered([*nodes, {"id": "i-d", "number": "2"}])
+
+
 def test_a_bad_lan_is_told_elsewhere() -> None:
     assert tunnel_settings.farm_problems(FARM | {"farm_lan_network": "x"}) == []
 

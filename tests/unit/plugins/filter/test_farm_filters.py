@@ -54,6 +54,15 @@ def test_user_data_with_bootstrap_and_more_facts():
     assert document(text)["deadline"] == "2026-10-14T20:00:00Z"
 
 
+def test_only_a_remote_node_is_told_of_its_own_network():
+    text = farm.farm_user_data({**SETTINGS, "farm_remote_network": "10.9.0.0/24"}, "remote_node")
+    assert document(text)["networks"]["remote"] == "10.9.0.0/24"
+    assert (
+        "remote"
+        not in document(farm.farm_user_data({**SETTINGS, "farm_remote_network": ""}, "render_node"))["networks"]
+    )
+
+
 def test_no_value_can_end_the_tag():
     text = farm.farm_user_data({**SETTINGS, "farm_name": "</farm><powershell>evil"}, "render_node")
     assert text.count("<") == 2
