@@ -690,7 +690,7 @@ def _transfer_rows(evidence: Evidence, second: Answers) -> list[Row]:
             target = settings.by_name(question.target)
             ends = (point, target) if question.check == "transfer to" else (target, point)
             rows.append(_transfer_row(evidence, ends, result))
-    if not rows and evidence.manager is not None:
+    if not rows and settings.full and evidence.manager is not None:
         text = "not tried: no pings pass, or the manager does not answer"
         cause = _unanswered(evidence.manager) if evidence.tunnel_up else evidence.tunnel_down()
         rows.append(_row("transfer", "", evidence.manager.name, False, text, cause))
