@@ -20,9 +20,9 @@ PATIENCE = 2.0
 
 
 def ping(address: str) -> bool:
-    """Whether one of at most two echo requests is answered."""
-    command = ["ping", "-n", "-q", "-c", "1", "-W", f"{PATIENCE:g}", address]
-    return any(subprocess.run(command, capture_output=True, check=False).returncode == 0 for _ in range(2))
+    """Whether one of two echo requests is answered."""
+    command = ["ping", "-n", "-q", "-c", "2", "-i", "0.2", "-W", f"{PATIENCE:g}", address]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def tcp(address: str, port: int) -> str:

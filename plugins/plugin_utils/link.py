@@ -152,8 +152,8 @@ def points(
 ) -> list[dict[str, Any]]:
     """The machines to be checked, from the inventory: ``hosts`` are its variables by host.
 
-    ``controller``: its addresses.  Of the render nodes the first ``samples`` that run are taken.  ``pcs``: machines of the
-    studio that are only asked.
+    ``controller``: its addresses.  Of the render nodes the first ``samples`` that run are taken.  ``pcs``: machines of
+    the studio that are only asked.
     """
     found: list[dict[str, Any]] = [
         {"name": "controller", "kind": "controller", "host": "localhost", "addresses": list(controller)}
