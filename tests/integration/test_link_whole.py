@@ -29,6 +29,16 @@ ROOT = Path(__file__).resolve().parents[2]
 WANTED = ("-e", "farm_nodes=2", "-e", "farm_remote_nodes=1")
 CLOUD_SIDE = ("-e", "farm_vpn_server_side=cloud")
 TRANSFER = 100_000_000
+LOOP_COUNTER = """
+table inet loops {
+  counter came {
+  }
+  chain watch {
+    type filter hook prerouting priority -400;
+    iifname "eth0" ip daddr 192.168.1.20 icmp type echo-request counter name "came"
+  }
+}
+"""
 ALIVE = "Name=instance-state-name,Values=pending,running,stopping,stopped"
 
 
@@ -219,10 +229,7 @@ def crossings(found: list[Point], seen: dict[str, dict[str, dict[str, object]]])
 def loops_of_one_packet(farm: Rehearsal) -> int:
     """How often one echo request of a node for the studio comes to the manager."""
     manager, rules = named(farm, "manager"), farm.folder / "loops.nft"
-    rules.write_text(
-        "table inet loops { counter came { }; chain watch { type filter hook prerouting priority -400; "
-        'iifname "eth0" ip daddr 192.168.1.20 icmp type echo-request counter name "came"; } }\n'
-    )
+    rules.write_text(LOOP_COUNTER)
     farm.command("nft", "-f", str(rules), on=manager)
     try:
         with pytest.raises(ProofError):
