@@ -1,7 +1,7 @@
 # Everything starts here: `make help` lists it. Each target does its own set-up and is green offline afterwards.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse test lint unit integration drills molecule bench docs docs-check build clean
+.PHONY: help setup rehearse test lint unit integration drills molecule bench docs build clean
 
 NODES ?= 5
 PYTHON := .venv/bin/python
