@@ -249,7 +249,7 @@ def test_without_the_tunnel_nothing_leaks_or_loops_and_each_side_goes_on(farm: R
     service_of_workstation(farm, "stop")
     try:
         if dead == "both":  # Windows starts it again after ten seconds, in vain; routes of the tunnel are gone then
-            (client,) = [pid for pid in openvpn_of(farm, named(farm, "manager")) if "studio" in command_line(pid)]
+            (client,) = [pid for pid in openvpn_of(farm, named(farm, "manager")) if "studio.ovpn" in command_line(pid)]
             os.kill(client, signal.SIGKILL)
             time.sleep(0.5)
         assert loops_of_one_packet(farm) == 1
