@@ -322,5 +322,5 @@ def test_revoked_gateway_gets_another_certificate_over_the_internet(farm: Rehear
     farm.command("ping", "-c", "1", "-W", "2", "10.0.0.10", on="workstation")
     manager = next(machine for machine in farm.machines() if machine["role"] == "manager")
     knock = "import socket, sys; socket.create_connection((sys.argv[1], 5986), timeout=3)"
-    with pytest.raises(ProofError, match="TimeoutError|timed out"):
+    with pytest.raises(ProofError, match=r"TimeoutError|timed out"):
         farm.command(sys.executable, "-c", knock, str(manager["public_address"]))
