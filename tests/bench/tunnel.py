@@ -250,8 +250,8 @@ def report(contenders: list[Contender], bridge: Contender, frames: list[int], ar
     lines = [
         "## Tunnel",
         "",
-        f"`make bench` (medians of {arguments.rounds} rounds of {arguments.megabytes} MB each way: speeds in turns, the "
-        "ratio to the best settings beside them at the same time) on "
+        f"`make bench` (medians of {arguments.rounds} rounds of {arguments.megabytes} MB each way: speeds in turns, "
+        "the ratio to the best settings beside them at the same time) on "
         f"{machine()}. Load of other programs before: {arguments.load:.1f} of {os.cpu_count()} processors.",
         "",
         "| tunnel | studio to cloud, Mbit/s | cloud to studio, Mbit/s | CPU seconds per GB, both ends | ratio |",
