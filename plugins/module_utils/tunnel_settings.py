@@ -106,6 +106,11 @@ def farm_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"farm_vpn_server_side is {side!r}: studio or cloud, for example farm_vpn_server_side: studio")
     problems += _port("farm_vpn_port", settings.get("farm_vpn_port"))
     problems += _endpoint("farm_studio_endpoint", settings.get("farm_studio_endpoint"))
+    if settings.get("farm_remote_network", "missing") in (None, ""):
+        problems.append(
+            "farm_remote_network is not set: the tunnels' routes name it also while there are no remote nodes, for "
+            "example farm_remote_network: 10.9.0.0/24"
+        )
     if settings.get("farm_remote_nodes") not in (None, ""):
         problems += _remote_problems(settings)
     try:
