@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from rehearsal.proof import ProofError, Rehearsal
+from rehearsal.session import ProofError, Rehearsal
 
 SHORTEST = 12
 """Characters of a secret that is looked for: a shorter text may be anywhere by chance."""
