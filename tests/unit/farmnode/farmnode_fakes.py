@@ -78,6 +78,7 @@ class FakeWindows(Programs):
     null: set[Route] = field(default_factory=set)
     adapters: dict[int, bool] = field(default_factory=lambda: {12: False, 21: False})
     router: bool = False
+    account: str = "NT AUTHORITY\\LocalService"
     address: str = "10.0.0.21"
     tunnel: str | None = None
     calls: list[list[str]] = field(default_factory=list)
@@ -119,7 +120,11 @@ class FakeWindows(Programs):
                 0,
                 f"[SC] QueryServiceConfig SUCCESS\r\n\r\nSERVICE_NAME: {name}\r\n        TYPE               : 10  "
                 f"WIN32_OWN_PROCESS \r\n        STARTTYP           : {service.start_type}   X_START\r\n"
-                "        ERROR_CONTROL      : 1   NORMAL\r\n",
+                "        ERROR_CONTROL      : 1   NORMAL\r\n"
+                '        BINARY_PATH_NAME   : "C:\\Program Files (x86)\\Autodesk\\Backburner\\serversvc.exe"\r\n'
+                "        LOAD_ORDER_GROUP   : \r\n        TAG                : 0\r\n"
+                "        DISPLAY_NAME       : Backburner Server\r\n        DEPENDENCIES       : \r\n"
+                f"        KONTO              : {self.account}\r\n",
                 "",
             )
         return Completed(
@@ -229,7 +234,7 @@ class FakeWindows(Programs):
         return Completed(0, "        1 file(s) copied.\r\n", "")
 
     def _shutdown(self, *arguments: str) -> Completed:
-        assert arguments == ("/s", "/t", "0")
+        assert arguments == ("/s", "/f", "/t", "0")
         return Completed(0, "", "")
 
 
