@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+
+import jsonschema
 
 from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
@@ -43,6 +46,11 @@ def encoded(text: str, encoding: str) -> bytes:
     mark, codec = ENCODINGS[encoding]
     declared = {"utf-16-le": "utf-16", "utf-16-be": "utf-16"}.get(codec, codec)
     return mark + text.replace('encoding="utf-8"', f'encoding="{declared}"').encode(codec)
+
+
+LAST_WORDS = jsonschema.Draft202012Validator(
+    json.loads((Path(__file__).parents[3] / "docs" / "last-words.schema.json").read_text("utf-8"))
+)
 
 
 class FakeClock(Clock):
@@ -83,6 +91,7 @@ class FakeWindows(Programs):
     tunnel: str | None = None
     calls: list[list[str]] = field(default_factory=list)
     serial: list[bytes] = field(default_factory=list)
+    undocumented: list[str] = field(default_factory=list)
     answers: dict[tuple[str, ...], Completed] = field(default_factory=dict)
     on_call: Callable[[list[str]], None] = lambda words: None
     real: Callable[[str], Path] = Path
@@ -231,6 +240,9 @@ class FakeWindows(Programs):
     def _cmd(self, *arguments: str) -> Completed:
         assert arguments[:4] == ("/d", "/c", "copy", "/b") and arguments[5] == r"\\.\COM1"
         self.serial.append(self.real(arguments[4]).read_bytes())
+        if (event := self.serial[-1].partition(b"RENDERFARM-NODE ")[2]).startswith(b"{"):
+            # Not raised here: who has nobody left to tell swallows what goes wrong with the serial port.
+            self.undocumented += [error.message for error in LAST_WORDS.iter_errors(json.loads(event))]
         return Completed(0, "        1 file(s) copied.\r\n", "")
 
     def _shutdown(self, *arguments: str) -> Completed:

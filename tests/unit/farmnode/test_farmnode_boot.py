@@ -412,7 +412,15 @@ def test_what_may_pass_is_tried_again(bench: Bench, farm: FakeManager) -> None:
     bench.windows.on_call = heal
     assert Boot(bench.machine).run()["event"] == "ready"
     tries = {phase["name"]: phase["tries"] for phase in remembered(bench)["phases"]}
-    assert tries == {"metadata": 1, "role": 1, "identity": 1, "routes": 1, "manager": 1, "services": 4, "registration": 1}
+    assert tries == {
+        "metadata": 1,
+        "role": 1,
+        "identity": 1,
+        "routes": 1,
+        "manager": 1,
+        "services": 4,
+        "registration": 1,
+    }
     assert "phase services, try 3: sc.exe start" in bench.log
     assert remembered(bench)["phases"][5]["seconds"] == 3.5, "pauses of 0.5, 1 and 2 seconds"
 

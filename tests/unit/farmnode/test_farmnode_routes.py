@@ -116,7 +116,9 @@ def test_sound_routes() -> None:
         ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": 0}, "a metric is"),
         ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": True}, "a metric is"),
         ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": "1"}, "a metric is"),
-        ({"network": "fd00::/8", "gateway": "10.0.0.1"}, "fd00"),
+        ({"network": "fd00::/8", "gateway": "10.0.0.1"}, "fd00::/8 and 10.0.0.1 are of two versions"),
+        ({"network": "10.0.0.0/8", "gateway": "fd00::1"}, "two versions"),
+        ({"network": "fd00::1/8", "gateway": "fd00::1"}, "host bits"),
     ],
 )
 def test_what_is_no_route(data: object, said: str) -> None:
@@ -127,6 +129,24 @@ def test_what_is_no_route(data: object, said: str) -> None:
 def test_route_as_json_and_back() -> None:
     assert route_from_json(LAN.as_json(), "x") == LAN
     assert route_from_json({"network": "192.168.1.0/24", "gateway": "10.0.0.10"}, "x") == LAN
+
+
+def test_the_types_hold_ipv6_which_cannot_be_set_yet() -> None:
+    six = route_from_json({"network": "fd00:1::/64", "gateway": "fd00::10"}, "x")
+    assert route_from_json(six.as_json(), "x") == six
+    assert sorted([six, TUNNEL, LAN]) == [TUNNEL, LAN, six]
+    assert plan([six], [], [LAN], NOTHING) == Plan(add=(six,), ours=frozenset({six}))
+    with pytest.raises(FarmNodeError, match=r"fd00:1::/64 via fd00::10 metric 1 is not IPv4") as caught:
+        require_sound([LAN, six], LINKS)
+    assert caught.value.reason == "route"
+
+
+def test_routes_sort_by_network_gateway_and_metric() -> None:
+    wanted = [
+        route("10.8.0.0/16"), route("10.8.0.0/24"), route("10.8.0.0/24", metric=2), route("10.8.0.0/24", "10.0.0.11"),
+        route("10.9.0.0/24"),
+    ]  # fmt: skip
+    assert sorted(reversed(wanted)) == wanted
 
 
 def test_persistent_routes_are_read_from_value_names() -> None:
