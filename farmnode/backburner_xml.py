@@ -3,8 +3,8 @@ r"""``backburner.xml`` on the disk: which file it is, reading it, computing a ne
 The folders are those that Autodesk documents: the profile of the account that runs the service ("per-user application
 data directory of the Local Service user", Creative Finishing set-up guide), of the user for the desktop programs
 (``AppData\Local\backburner``), and ``Network`` in the program's folder for old versions (3ds Max Help).  Where a
-service's account has a file, the newest of its files counts, for that is what the service reads; otherwise the newest of
-all.
+service's account has a file, the newest of its files counts, for that is what the service reads; otherwise the newest
+of all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

@@ -1,10 +1,11 @@
 """From power-on to a registered machine, in phases.
 
-metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a Backburner service
-starts only after its file is right, so no machine ever registers as another one.  A delay could not promise that.
+metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a
+Backburner service starts only after its file is right, so no machine ever registers as another one.  A delay could not
+promise that.
 
-Each phase may run again at any time, for a machine may lose its power in the middle of it: it looks at what is there and
-makes it right.  What may pass (`farmnode.errors.PASSING`) is tried again until the limit of the phase (`Limits`).
+Each phase may run again at any time, for a machine may lose its power in the middle of it: it looks at what is there
+and makes it right.  What may pass (`farmnode.errors.PASSING`) is tried again until the limit of the phase (`Limits`).
 
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
 ``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``tries``, ``outcome`` ``running``,

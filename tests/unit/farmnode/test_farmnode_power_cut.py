@@ -1,8 +1,8 @@
 """A machine that loses its power at any moment of its boot comes up right at the next one.
 
 Each boot runs in a process of its own that ends without a word (``os._exit``) right after one of the
-things that it does to the world: a program of Windows, a file opened for writing, a file moved into place.  What is left
-is what a disk keeps.  The next boot must end ready, with the right file, and leave nothing behind.
+things that it does to the world: a program of Windows, a file opened for writing, a file moved into place.  What is left is what a
+disk keeps.  The next boot must end ready, with the right file, and leave nothing behind.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ def test_power_goes_while_backburner_makes_its_file(farm: Bench, monkeypatch: py
     def writes(words: list[str]) -> None:
         if words[:3] == ["sc.exe", "start", SERVER] and not farm.file.exists():
             farm.file.parent.mkdir(parents=True, exist_ok=True)
-            new = os.open(
-                farm.file, os.O_WRONLY | os.O_CREAT
-            )  # whole or not at all: what it leaves half is its own affair
+            new = os.open(farm.file, os.O_WRONLY | os.O_CREAT)  # whole or not at all
             os.write(new, SAMPLE.encode())
             os.close(new)
 
