@@ -86,7 +86,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             outcome: dict[str, Any] = self._execute_module(
                 module_name="ansible.windows.win_command",
-                module_args=farmnode.win_command(["servers", "--jobs", "--wait", str(seconds)], [node.mac for node in nodes]),
+                module_args=farmnode.win_command(
+                    ["servers", "--jobs", "--wait", str(seconds)], [node.mac for node in nodes]
+                ),
                 task_vars=task_vars,
             )
             return farmnode.answer(outcome)

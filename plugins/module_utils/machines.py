@@ -30,6 +30,8 @@ _MOMENT = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) GMT\)")
 _AT_A_TIME = 8
 #: Windows is billed by the second, but not for less than a minute (Amazon EC2 On-Demand Pricing).
 LEAST_SECONDS = 60.0
+#: What prices in the settings call the machines of a role.
+_KINDS = {"manager": "manager", "render_node": "node", "remote_node": "node"}
 
 
 class Client(Protocol):
@@ -143,13 +145,13 @@ def cost(seconds: float, usd_per_hour: float) -> float:
 
 
 def price(item: Instance, known: Mapping[str, float], spot: Mapping[tuple[str, str], float]) -> float | None:
-    """USD per hour of an instance: of a spot instance what EC2 asks now, else what the settings know of its type.
+    """USD per hour of an instance: of a spot instance what EC2 asks now, else what the settings know.
 
-    None when nobody knows.
+    That is by its type, else by its kind (``manager``, ``node``).  None when nobody knows.
     """
     if item.lifecycle == "spot" and (item.type, item.zone) in spot:
         return spot[item.type, item.zone]
-    return known.get(item.type)
+    return known.get(item.type, known.get(_KINDS.get(item.role, "")))
 
 
 def spot_prices(client: Client, items: Iterable[Instance], now: datetime) -> dict[tuple[str, str], float]:

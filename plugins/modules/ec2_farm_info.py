@@ -40,7 +40,8 @@ options:
     default: 50
   prices:
     description:
-      - USD per hour by instance type. What EC2 asks now counts for spot instances; others have no price that EC2 tells.
+      - USD per hour by instance type, or by V(manager) and V(node) for types that are not named. Null means not known.
+      - What EC2 asks now counts for spot instances; others have no price that EC2 tells.
     type: dict
     default: {}
 extends_documentation_fragment:
@@ -62,7 +63,7 @@ EXAMPLES = r"""
     farm: studio
     region: eu-central-1
     prices:
-      m7i.xlarge: 0.4224
+      manager: 0.4224
   register: farm
 """
 
@@ -168,7 +169,8 @@ def run(client: machines.Client, options: dict[str, Any], now: datetime) -> dict
 
 
 def prices(given: dict[str, Any]) -> dict[str, float]:
-    """The prices as numbers; ValueError names the one that is none."""
+    """The prices that are known, as numbers; ValueError names the one that is none."""
+    given = {kind: amount for kind, amount in given.items() if amount is not None}
     for kind, amount in given.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
             raise ValueError(f"prices: {kind} must be USD per hour, not {amount!r}")

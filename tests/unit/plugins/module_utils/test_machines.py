@@ -144,7 +144,19 @@ def test_consoles_are_bounded_and_those_that_ended_come_first() -> None:
             ec2_farm_info.run(client, OPTIONS | {"max_consoles": most}, NOW)
 
 
-@pytest.mark.parametrize("amount", ["1", -1, True, None])
+def test_a_price_by_type_or_by_kind() -> None:
+    node, manager = (
+        machines.instance(item(1)),
+        machines.instance(item(2, Tags=[{"Key": "renderfarm:role", "Value": "manager"}])),
+    )
+    known = ec2_farm_info.prices({"node": 1, "manager": 2.5, "m5.large": None})
+    assert (machines.price(node, known, {}), machines.price(manager, known, {})) == (1.0, 2.5)
+    assert machines.price(node, known | {"c7i.4xlarge": 3.0}, {}) == 3.0
+    builder = machines.instance(item(3, Tags=[{"Key": "renderfarm:role", "Value": "builder"}]))
+    assert machines.price(builder, known, {}) is None
+
+
+@pytest.mark.parametrize("amount", ["1", -1, True])
 def test_a_price_is_a_number(amount: object) -> None:
     with pytest.raises(ValueError, match="prices: m5.large must be USD per hour"):
         ec2_farm_info.prices({"m5.large": amount})
