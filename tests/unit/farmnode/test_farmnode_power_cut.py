@@ -1,7 +1,7 @@
 """A machine that loses its power at any moment of its boot comes up right at the next one.
 
-Each boot runs in a process of its own that ends without a word (``os._exit``) right after one of the
-things that it does to the world: a program of Windows, a file opened for writing, a file moved into place.  What is left is what a
+Each boot runs in a process of its own that ends without a word (``os._exit``) right after one of the things that it
+does to the world: a program of Windows, a file opened for writing, a file moved into place.  What is left is what a
 disk keeps.  The next boot must end ready, with the right file, and leave nothing behind.
 """
 

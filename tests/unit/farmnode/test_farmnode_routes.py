@@ -146,7 +146,7 @@ def test_routes_sort_by_network_gateway_and_metric() -> None:
         route("10.8.0.0/16"), route("10.8.0.0/24"), route("10.8.0.0/24", metric=2), route("10.8.0.0/24", "10.0.0.11"),
         route("10.9.0.0/24"),
     ]  # fmt: skip
-    assert sorted(wanted[::-1]) == wanted
+    assert sorted([wanted[4], wanted[2], wanted[0], wanted[3], wanted[1]]) == wanted
 
 
 def test_persistent_routes_are_read_from_value_names() -> None:

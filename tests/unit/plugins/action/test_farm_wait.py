@@ -13,7 +13,9 @@ from ansible_collections.renderfarm.cloud.plugins.plugin_utils import farm_wait
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils.farm_wait import Stand
 from backburner_fakes import action
 
+NONE = "the instance is shutting-down: EC2 gives no reason"
 WHY = "nothing took a connection at 10.0.0.10:3234 for 600 seconds. See that the manager runs."
+TOLD = f"manager_unreachable in phase manager: {WHY}"
 
 
 def given(count: int) -> list[dict[str, str]]:
@@ -42,12 +44,12 @@ def failed(seconds: int = 600) -> dict[str, Any]:
             ("running", ""), {"event": "waiting", "phase": "manager", "reason": "nothing yet"},
             Stand.BOOTING, "waits in phase manager", "waits in phase manager: nothing yet",
         ),
-        (("running", ""), failed(), Stand.FAILED, "manager unreachable", f"manager_unreachable in phase manager: {WHY}"),
-        (("terminated", "by itself"), failed(), Stand.FAILED, "manager unreachable", f"manager_unreachable in phase manager: {WHY}"),
+        (("running", ""), failed(), Stand.FAILED, "manager unreachable", TOLD),
+        (("terminated", "by itself"), failed(), Stand.FAILED, "manager unreachable", TOLD),
         (("terminated", "Server.Spot"), None, Stand.FAILED, "terminated", "the instance is terminated: Server.Spot"),
-        (("shutting-down", ""), {"event": "ready"}, Stand.FAILED, "shutting-down", "the instance is shutting-down: EC2 gives no reason"),
+        (("shutting-down", ""), {"event": "ready"}, Stand.FAILED, "shutting-down", NONE),
         (("stopped", "x"), {"event": "waiting", "phase": "p"}, Stand.FAILED, "stopped", "the instance is stopped: x"),
-        (("terminated", "x"), {"event": "manager_gone", "reason": "no"}, Stand.FAILED, "manager gone", "manager_gone: no"),
+        (("stopped", ""), {"event": "manager_gone", "reason": "no"}, Stand.FAILED, "manager gone", "manager_gone: no"),
     ],
 )  # fmt: skip
 def test_how_a_node_stands(state: Any, event: Any, stand: Stand, short: str, reason: str) -> None:

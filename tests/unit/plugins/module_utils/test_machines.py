@@ -158,7 +158,7 @@ def test_a_price_by_type_or_by_kind() -> None:
 
 @pytest.mark.parametrize("amount", ["1", -1, True])
 def test_a_price_is_a_number(amount: object) -> None:
-    with pytest.raises(ValueError, match="prices: m5.large must be USD per hour"):
+    with pytest.raises(ValueError, match=r"prices: m5\.large must be USD per hour"):
         ec2_farm_info.prices({"m5.large": amount})
 
 
