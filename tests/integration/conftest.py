@@ -11,6 +11,7 @@ DRILLS = [
     HERE / name
     for name in (
         "vpn",
+        "test_lan_pc.py",
         "test_link.py",
         "test_linux_workstation.py",
         "test_node_drills.py",
