@@ -31,6 +31,11 @@ REASONS: Final = {
 }
 
 
+#: Reasons that may pass by themselves: an address that comes late, a name that does not resolve yet, a file that a
+#: virus scanner holds, a service that Windows is not ready to start.
+PASSING: Final = frozenset({"busy", "program", "route", "service", "unknown_manager", "unwritable_file"})
+
+
 class FarmNodeError(Exception):
     """Something that the farm must hear about: ``reason`` is one of `REASONS`, the text names thing and remedy."""
 

@@ -21,11 +21,15 @@ _PART = re.compile(rb"<farm>(.*?)</farm>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds that a phase of the boot may take. The farm may set others."""
+    """Seconds that a phase of the boot may take. The farm may set others.
+
+    ``setup`` is for each of the phases that wait for nobody else (identity, routes): so long they are tried again.
+    """
 
     manager: float = 600.0
     service: float = 60.0
     registration: float = 180.0
+    setup: float = 60.0
     tunnel: float = 900.0
 
 

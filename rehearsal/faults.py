@@ -86,6 +86,15 @@ async def _boot_failure(context: Context, arguments: Sequence[str]) -> str:
     return f"the next boot of {arguments[0]} fails (also when it does not exist yet)"
 
 
+async def _metadata_late(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    seconds = _number(arguments[1], "SECONDS")
+    if machine.instance is None:
+        raise RehearsalError(f"{machine.name} is not an EC2 instance: it has no metadata service")
+    context.hypervisor.late_metadata[machine.key] = seconds
+    return f"at the next boot of {machine.name} its metadata service says nothing for {seconds:g} s"
+
+
 async def _winrm_lost(context: Context, arguments: Sequence[str]) -> str:
     machine = context.hypervisor.find(arguments[0])
     await context.hypervisor.lose_winrm(machine)
@@ -163,6 +172,12 @@ FAULTS = {
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
         Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),
         Fault("kill", ("MACHINE",), "the machine loses power", _kill),
+        Fault(
+            "metadata-late",
+            ("MACHINE", "SECONDS"),
+            "at the machine's next boot its metadata service comes late",
+            _metadata_late,
+        ),
         Fault(
             "port-forward",
             ("on|off",),

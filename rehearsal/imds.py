@@ -132,7 +132,8 @@ class MetadataService:
     """What answers on 169.254.169.254 of one machine.
 
     ``current`` gives the tree of the moment and the instance's options; ``log`` hears about paths that were not found,
-    because the real service has entries that are not modelled here.
+    because the real service has entries that are not modelled here.  Before ``available`` (epoch seconds) it answers
+    503 to everything.
     """
 
     def __init__(
@@ -141,11 +142,13 @@ class MetadataService:
         tree: Callable[[], Tree],
         log: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        available: float = 0.0,
     ) -> None:
         self._instance = instance
         self._tree = tree
         self._log = log
         self._clock = clock
+        self._available = available
         self._tokens: dict[str, float] = {}
 
     @property
@@ -158,6 +161,8 @@ class MetadataService:
     def answer(self, request: Request) -> Response:
         """Answer one request as the metadata service would."""
         instance = self._instance()
+        if self._clock() < self._available:
+            return Response(HTTPStatus.SERVICE_UNAVAILABLE)
         if not instance.metadata_enabled:
             return Response(HTTPStatus.FORBIDDEN)
         if request.path == "/latest/api/token":

@@ -11,9 +11,11 @@ DRILLS = [
     HERE / name
     for name in (
         "vpn",
+        "test_lan_pc.py",
         "test_link.py",
         "test_link_whole.py",
         "test_linux_workstation.py",
+        "test_node_drills.py",
         "test_pki.py",
         "test_vpn_revoke.py",
     )

@@ -53,6 +53,18 @@ def test_version_one_works_where_the_instance_allows_it() -> None:
     assert Service(metadata_token_required=False).ask("/latest/meta-data/mac").body == b"0a:00:00:00:00:01"
 
 
+def test_it_may_come_late() -> None:
+    late = Service()
+    late.service = imds.MetadataService(
+        lambda: late.instance, late._tree, late.log.append, lambda: late.now, late.now + 30
+    )
+    assert late.service.answer(Request("PUT", "/latest/api/token", {TTL: "60"})).status == 503
+    late.now += 29
+    assert late.ask("/latest/meta-data/mac").status == 503
+    late.now += 1
+    assert late.get("meta-data/instance-id")[0] == 200
+
+
 def test_tokens_expire() -> None:
     service = Service()
     token = service.token("60")
