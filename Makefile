@@ -41,7 +41,8 @@ drills: setup ## What goes wrong with tunnel and certificates, each case for rea
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
 
-bench: setup ## Measure the tunnel, write docs/benchmarks.md (needs root and a quiet machine, minutes)
+bench: setup ## Measure inventory and tunnel beside their peers, write docs/benchmarks.md (needs root and a quiet machine)
+	$(PYTHON) -m tests.bench.inventory
 	$(PYTHON) -m tests.bench.tunnel
 
 docs: setup ## Write the role READMEs from their argument specifications

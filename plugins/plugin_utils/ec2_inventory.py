@@ -223,45 +223,50 @@ def host_variables(instance: Instance, *, address: str) -> dict[str, Any]:
     return variables
 
 
-def _groups_by_parent(instance: Instance) -> tuple[str | None, str, str | None, str | None, str]:
-    """Group by role, lifecycle, zone, type and state; None where the instance is in none of that kind."""
-    return (
-        ROLE_GROUPS.get(instance.tags.get(TAG_ROLE, "")),
-        LIFECYCLE_GROUPS.get(instance.lifecycle, "on_demand"),
-        safe_group("zone", instance.zone) if instance.zone else None,
-        safe_group("type", instance.type) if instance.type else None,
-        safe_group("state", instance.state),
-    )
+def _groups(instance: Instance) -> dict[str, str]:
+    """The groups of one instance, by what they are children of; empty where it is in none of that kind."""
+    return {
+        "": ROLE_GROUPS.get(instance.tags.get(TAG_ROLE, ""), ""),
+        PARENT_LIFECYCLES: LIFECYCLE_GROUPS.get(instance.lifecycle, "on_demand"),
+        PARENT_ZONES: safe_group("zone", instance.zone) if instance.zone else "",
+        PARENT_TYPES: safe_group("type", instance.type) if instance.type else "",
+        PARENT_STATES: safe_group("state", instance.state),
+    }
 
 
 def build(instances: Iterable[Instance], *, address: str) -> Farm:
     """The whole inventory, ordered by host name. An instance that is listed twice is one host."""
     listed = {instance.instance_id: instance for instance in instances}
-    kinds = {instance_id: _groups_by_parent(instance) for instance_id, instance in listed.items()}
-    zones, types, states = (
-        tuple(sorted({groups[kind] for groups in kinds.values() if groups[kind]}))  # type: ignore[type-var]
-        for kind in (2, 3, 4)
-    )
+    grouped = {instance_id: _groups(instance) for instance_id, instance in listed.items()}
     parents = {
         PARENT_LIFECYCLES: tuple(LIFECYCLE_GROUPS.values()),
-        PARENT_ZONES: zones,
-        PARENT_TYPES: types,
-        PARENT_STATES: states,
+        **{
+            parent: tuple(sorted({groups[parent] for groups in grouped.values()} - {""}))
+            for parent in (PARENT_ZONES, PARENT_TYPES, PARENT_STATES)
+        },
     }
     groups = (*ROLE_GROUPS.values(), *parents, *(child for children in parents.values() for child in children))
     names = host_names(listed.values(), taken=groups)
     hosts = tuple(
         Host(
             names[instance_id],
-            tuple(group for group in kinds[instance_id] if group),
+            tuple(filter(None, grouped[instance_id].values())),
             host_variables(instance, address=address),
         )
         for instance_id, instance in sorted(listed.items(), key=lambda item: names[item[0]])
     )
-    warnings = tuple(
-        f"instance {host.variables['farm_instance_id']} has the unknown role {host.variables['farm_role']!r} in its "
-        f"tag {TAG_ROLE}; roles are {', '.join(ROLE_GROUPS)}"
-        for host in hosts
-        if host.variables["farm_role"] not in ROLE_GROUPS
+    return Farm(hosts, groups, parents, _role_warnings(listed.values()))
+
+
+def _role_warnings(instances: Iterable[Instance]) -> tuple[str, ...]:
+    """A sentence for each role that is none, with the instances that have it."""
+    unknown: dict[str, list[str]] = {}
+    for instance in instances:
+        role = instance.tags.get(TAG_ROLE, "")
+        if role not in ROLE_GROUPS:
+            unknown.setdefault(role, []).append(instance.instance_id)
+    return tuple(
+        f"unknown role {role!r} in the tag {TAG_ROLE} of {', '.join(ids[:3])}{' …' if len(ids) > 3 else ''}; "
+        f"roles are {', '.join(ROLE_GROUPS)}"
+        for role, ids in unknown.items()
     )
-    return Farm(hosts, groups, parents, warnings)

@@ -5,7 +5,7 @@
 """DescribeInstances, read in the cheapest safe way.
 
 botocore finds credentials, signs, sends, repeats what was throttled and reads errors. A good answer is not built into
-botocore's dictionaries, which costs four times as much: the few fields that the inventory uses are taken out of the XML.
+botocore's dictionaries, which costs four times as much: the few fields that the inventory uses are taken from the XML.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _MOST_AT_ONCE = 16
 _WHOLE_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
-# What botocore must know of EC2 to ask this one question, word for word out of its own model of EC2, which takes a tenth
-# of a second and 23 MB to read. The answer has no members here because botocore does not read it.
+# What botocore must know of EC2 to ask this one question, word for word out of its own model of EC2, which takes a
+# tenth of a second and 23 MB to read. The answer has no members here because botocore does not read it.
 MODEL: Mapping[str, Any] = {
     "version": "2.0",
     "metadata": {
@@ -121,7 +121,7 @@ def connect(profiles: Sequence[str], regions: Sequence[str]) -> dict[Place, Clie
     clients: dict[Place, Client] = {}
     loader = botocore.loaders.Loader()
     loader.load_service_model = _lean(loader.load_service_model)
-    for profile in profiles or [None]:
+    for profile in profiles or (None,):
         try:
             session = botocore.session.Session(profile=profile)
             session.register_component("data_loader", loader)
@@ -204,7 +204,7 @@ def _fetch_place(client: Client, farm: str, states: Sequence[str]) -> list[Insta
 
 
 def _reader(region: str) -> Callable[..., None]:
-    """A handler of botocore's event ``before-parse``: it reads the answer, and leaves botocore an empty one to parse."""
+    """A handler of botocore's event ``before-parse``: reads the answer, and leaves botocore an empty one to parse."""
 
     def read(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
         if response_dict["status_code"] >= 300:
@@ -272,7 +272,8 @@ class _PageReader:
             instance_id=instance_id,
             state=once(state),
             tags={
-                once(tag.findtext(self._key, "")): once(tag.findtext(self._value, "")) for tag in parts.get("tagSet", ())
+                once(tag.findtext(self._key, "")): once(tag.findtext(self._value, ""))
+                for tag in parts.get("tagSet", ())
             },
             region=self._region,
             account=once(account),
