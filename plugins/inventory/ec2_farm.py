@@ -87,30 +87,17 @@ options:
     type: str
     choices: [tunnel, public, private]
     default: tunnel
-  cache:
+  cache_seconds:
     description:
-      - Keeps what EC2 said in a file and uses that for O(cache_timeout) seconds. The age of what is used is told.
+      - For how long what EC2 said is used again without asking EC2. It is kept in a file, and its age is told whenever
+        the file is used. V(0) asks each time.
       - C(--flush-cache) and C(meta)=V(refresh_inventory) ask EC2 in any case.
-    type: bool
-    default: false
-    env:
-      - name: ANSIBLE_INVENTORY_CACHE
-    ini:
-      - section: inventory
-        key: cache
-  cache_timeout:
-    description: How long the file is used without asking EC2, in seconds.
     type: int
-    default: 60
-    env:
-      - name: ANSIBLE_INVENTORY_CACHE_TIMEOUT
-    ini:
-      - section: inventory
-        key: cache_timeout
-  cache_stale:
+    default: 0
+  cache_stale_seconds:
     description:
-      - When EC2 cannot be read, a file of up to this age (in seconds) is used all the same, with a warning that tells
-        its age and what is wrong with EC2. V(0) never does that.
+      - When EC2 cannot be read, a file of up to this age is used all the same, with a warning that tells its age and
+        what is wrong with EC2. V(0) never does that; C(--flush-cache) and C(meta)=V(refresh_inventory) do not either.
       - What it lists may be gone meanwhile, and what was launched since is missing.
     type: int
     default: 0
@@ -118,8 +105,6 @@ options:
     description: Where the file is kept. Only its owner may be able to enter it (mode 0700), as which it is made.
     type: path
     default: ~/.cache/renderfarm-inventory
-    env:
-      - name: RENDERFARM_INVENTORY_CACHE
   compose:
     description:
       - Variables to make, each by an expression over those of the host. A tag in it is a text, never a template.
@@ -174,9 +159,8 @@ address: public
 plugin: renderfarm.cloud.ec2_farm
 farm: studio
 regions: [eu-central-1]
-cache: true
-cache_timeout: 300
-cache_stale: 86400
+cache_seconds: 300
+cache_stale_seconds: 86400
 
 ---
 # Groups and variables of one's own, out of the tags.
@@ -243,8 +227,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
         """Load the options and refuse what cannot be meant. All problems are told at once."""
         config = self.loader.load_from_file(path, cache="none")
         if isinstance(config, Mapping):
-            aliases = (alias for option in self.option_definitions.values() for alias in option.get("aliases", ()))
-            problems = ec2_inventory.unknown_options(config, [*self.option_definitions, *aliases])
+            problems = ec2_inventory.option_problems(config, self.option_definitions)
             if problems:
                 raise AnsibleParserError(f"{path}: {'; '.join(problems)}.")
         self._read_config_data(path)
@@ -257,11 +240,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
     def _instances(self, cache_allowed: bool) -> list[ec2_inventory.Instance]:
         """What EC2 says, or what it said if that is allowed and young enough."""
         question = {name: self.get_option(name) for name in ("farm", "regions", "profiles", "states")}
+        young, stale = self.get_option("cache_seconds"), self.get_option("cache_stale_seconds")
         file = kept = None
-        if self.get_option("cache"):
+        if young or stale:
             file = ec2_inventory_cache.file_for(self.get_option("cache_folder"), question, os.environ)
             kept = ec2_inventory_cache.read(file) if cache_allowed else None
-        if kept and kept.age <= self.get_option("cache_timeout"):
+        if kept and kept.age <= young:
             told = f"Farm '{question['farm']}' as EC2 described it {kept.age:.0f} s ago; --flush-cache asks EC2 again."
             self.display.display(told, stderr=True)
             return kept.instances
@@ -269,7 +253,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
             clients = ec2_inventory_api.connect(question["profiles"], question["regions"])
             instances = ec2_inventory_api.fetch(clients, question["farm"], question["states"])
         except ec2_inventory_api.Unreadable as error:
-            if not kept or kept.age > self.get_option("cache_stale"):
+            if not kept or kept.age > stale:
                 raise
             self.display.warning(f"{error} Until then: the farm as EC2 described it {kept.age:.0f} s ago.")
             return kept.instances

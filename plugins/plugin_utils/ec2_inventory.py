@@ -93,17 +93,20 @@ class Farm:
 # ------------------------------------------------------------------------------------------------------ configuration
 
 
-def unknown_options(config: Iterable[str], known: Iterable[str]) -> list[str]:
-    """A sentence for each key of a configuration file that is not an option, with the nearest one that is."""
-    names = sorted(set(known))
-    problems = []
-    for key in config:
-        if key in names:
-            continue
-        near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"options are {', '.join(names)}"
-        problems.append(f"unknown option '{key}': {hint}")
-    return problems
+def option_problems(config: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each key of a configuration file that is no option (with the nearest one that is) or one too many.
+
+    ``options`` are the options' definitions, of which ``aliases`` are used.
+    """
+    aliases = {alias: name for name, option in options.items() for alias in option.get("aliases", ())}
+    known = sorted({*options, *aliases})
+    keys = [str(key) for key in config]
+    problems = [f"unknown option '{key}': {_did_you_mean(key, known)}" for key in keys if key not in known]
+    return problems + [
+        f"'{alias}' is another name of '{name}': leave one out"
+        for alias, name in aliases.items()
+        if alias in keys and name in keys
+    ]
 
 
 def setting_problems(*, farm: str, regions: Sequence[Any], states: Sequence[Any], profiles: Sequence[Any]) -> list[str]:
@@ -145,7 +148,7 @@ def _region_problems(regions: Sequence[Any]) -> list[str]:
 
 
 def _did_you_mean(word: Any, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(word), known, n=1)
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"use {', '.join(known)}"
 
 
