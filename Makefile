@@ -1,7 +1,7 @@
 # Everything starts here: `make help` lists it. Each target does its own set-up and is green offline afterwards.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup rehearse test lint unit integration drills molecule bench docs docs-check build clean
+.PHONY: help setup rehearse test lint unit integration drills molecule bench docs build clean
 
 NODES ?= 5
 PYTHON := .venv/bin/python
@@ -35,8 +35,9 @@ unit: setup ## Unit tests: no root, no network
 integration: setup ## The rehearsal itself and the farm on it (needs root)
 	$(PYTHON) -m pytest tests/integration -m "not drill"
 
-drills: setup ## What goes wrong with tunnel and certificates, each case for real (needs root, about 10 minutes)
+drills: setup ## What goes wrong, each case for real, and the whole farm by Molecule (needs root, minutes)
 	$(PYTHON) -m pytest tests/integration -m drill
+	scripts/molecule.sh default
 
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
