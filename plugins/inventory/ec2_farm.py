@@ -221,7 +221,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
             with _without_garbage_collection():
                 self._add(ec2_inventory.build(self._instances(cache), address=self.get_option("address")))
         except (ec2_inventory_api.Unreadable, ec2_inventory_cache.UnsafeFolder, OSError) as error:
-            raise AnsibleError(str(error)) from error
+            raise AnsibleError(str(error)) from None  # ansible-core would tell the words of the cause once more
 
     def _read_settings(self, path: str) -> None:
         """Load the options and refuse what cannot be meant. All problems are told at once."""
