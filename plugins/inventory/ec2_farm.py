@@ -91,13 +91,13 @@ options:
     description:
       - For how long what EC2 said is used again without asking EC2. It is kept in a file, and its age is told whenever
         the file is used. V(0) asks each time.
-      - C(--flush-cache) and C(meta)=V(refresh_inventory) ask EC2 in any case.
+      - C(--flush-cache) and a refresh by the task C(meta) ask EC2 in any case.
     type: int
     default: 0
   cache_stale_seconds:
     description:
       - When EC2 cannot be read, a file of up to this age is used all the same, with a warning that tells its age and
-        what is wrong with EC2. V(0) never does that; C(--flush-cache) and C(meta)=V(refresh_inventory) do not either.
+        what is wrong with EC2. V(0) never does that; C(--flush-cache) and a refresh by the task C(meta) do not either.
       - What it lists may be gone meanwhile, and what was launched since is missing.
     type: int
     default: 0
