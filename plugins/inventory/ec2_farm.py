@@ -219,9 +219,11 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
         self._read_settings(path)
         try:
             with _without_garbage_collection():
-                self._add(ec2_inventory.build(self._instances(cache), address=self.get_option("address")))
+                farm = ec2_inventory.build(self._instances(cache), address=self.get_option("address"))
+                self._add(farm)
         except (ec2_inventory_api.Unreadable, ec2_inventory_cache.UnsafeFolder, OSError) as error:
             raise AnsibleError(str(error)) from None  # ansible-core would tell the words of the cause once more
+        self._add_constructed(farm)
 
     def _read_settings(self, path: str) -> None:
         """Load the options and refuse what cannot be meant. All problems are told at once."""
@@ -239,7 +241,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
 
     def _instances(self, cache_allowed: bool) -> list[ec2_inventory.Instance]:
         """What EC2 says, or what it said if that is allowed and young enough."""
-        question = {name: self.get_option(name) for name in ("farm", "regions", "profiles", "states")}
+        # str(): the marks that ansible-core gives to a file's texts (trust, origin) stay with the file.
+        question: dict[str, Any] = {"farm": str(self.get_option("farm"))}
+        for name in ("regions", "profiles", "states"):
+            question[name] = [str(word) for word in self.get_option(name)]
         young, stale = self.get_option("cache_seconds"), self.get_option("cache_stale_seconds")
         file = kept = None
         if young or stale:
@@ -279,7 +284,6 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
         for parent, children in farm.parents.items():
             for child in children:
                 inventory.add_child(parent, child)
-        self._add_constructed(farm)
 
     def _add_constructed(self, farm: ec2_inventory.Farm) -> None:
         """What the user's own expressions make, if there are any."""

@@ -23,7 +23,15 @@ from typing import Any, NamedTuple
 from .ec2_inventory import Instance
 
 # Whoever changes what the environment says here may get other instances from EC2.
-_TELLING_VARIABLES = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EC2", "AWS_CONFIG_FILE")
+_TELLING_VARIABLES = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONFIG_FILE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_EC2",
+    "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_SHARED_CREDENTIALS_FILE",
+)
 
 
 class UnsafeFolder(Exception):

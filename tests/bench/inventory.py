@@ -91,6 +91,7 @@ class Contender:
 
     title: str
     file: Path
+    runs: int
     once: int | None = None
     cpu: dict[int, list[float]] = field(default_factory=dict)
     memory: dict[int, list[float]] = field(default_factory=dict)
@@ -101,7 +102,9 @@ class Contender:
         self.memory.setdefault(size, []).append(memory)
 
     def takes_turn(self, size: int, number: int) -> bool:
-        return self.once is None or size < self.once or (size == self.once and number == 0)
+        if self.once is not None and size >= self.once:
+            return size == self.once and number == 0
+        return number < self.runs
 
     def seconds(self, size: int) -> float:
         return statistics.median(self.cpu[size])
@@ -257,14 +260,14 @@ def per_host(contender: Contender, size: int) -> float:
     return (contender.seconds(size) - contender.seconds(0)) / size * 1000
 
 
-def report(contenders: list[Contender], parts: list[tuple[str, float]], profiled: int, runs: int) -> str:
+def report(contenders: list[Contender], parts: list[tuple[str, float]], profiled: int) -> str:
     """The section for docs/benchmarks.md."""
     ours, *peers = contenders
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ansible-core", "botocore"))
     lines = [
         "## Inventory",
         "",
-        f"`make bench` (medians of {runs} runs of `ansible all --list-hosts`, taken in turns) on {machine()}, Python "
+        f"`make bench` (medians of {ours.runs} runs of `ansible all --list-hosts`, of aws_ec2 {peers[0].runs}, taken in turns) on {machine()}, Python "
         f"{sys.version.split()[0]}, {versions}. CPU seconds (user and system) and peak memory of the whole process, "
         "ansible-core's own start included; the server that gives the recorded answers is another process and not "
         "counted. " + " ".join(f"`{one.title}` ran once with {one.once}." for one in peers),
@@ -321,15 +324,17 @@ What is left, and why it stays:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.inventory", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="how often each takes its turn (default: %(default)s)")
+    parser.add_argument("--peer-runs", type=int, help="how often aws_ec2 takes its turn (default: as --runs)")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="instances (default: %(default)s)")
     parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md alone")
     arguments = parser.parse_args()
+    arguments.peer_runs = arguments.peer_runs or arguments.runs
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
 
         def contender(title: str, file: str, settings: dict[str, Any], once: int | None = None) -> Contender:
             (folder / file).write_text(yaml.safe_dump(settings))
-            return Contender(title, folder / file, once)
+            return Contender(title, folder / file, arguments.peer_runs if once else arguments.runs, once)
 
         ours = contender("ec2_farm", "farm.ec2.yml", OURS)
         peer = contender("aws_ec2, same groups", "groups.aws_ec2.yml", PEER_GROUPS, 20000)
@@ -356,7 +361,7 @@ def main() -> int:
         profiled = min(max(arguments.sizes), RATIOS_AT)
         with recorded_region(profiled) as endpoint:
             parts = profile(ours, endpoint, folder)
-    section = report(contenders, parts, profiled, arguments.runs)
+    section = report(contenders, parts, profiled)
     print(section)
     if not arguments.print:
         write_section("inventory", section)

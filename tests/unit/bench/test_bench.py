@@ -69,9 +69,16 @@ def contender(title: str, cpu: dict[int, float], memory: float) -> inventory.Con
     return inventory.Contender(
         title,
         Path("x"),
+        5,
         cpu={size: [seconds] for size, seconds in cpu.items()},
         memory={size: [memory] for size in cpu},
     )
+
+
+def test_what_takes_minutes_runs_once():
+    slow = inventory.Contender("slow", Path("x"), runs=2, once=5000)
+    turns = {size: [number for number in range(5) if slow.takes_turn(size, number)] for size in (100, 5000, 20000)}
+    assert turns == {100: [0, 1], 5000: [0], 20000: []}
 
 
 def test_missed_targets_are_told():

@@ -17,7 +17,7 @@ from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import fragment_loader
-from ansible.template import Templar
+from ansible.template import Templar, is_trusted_as_template
 from ansible.utils import plugin_docs
 from ansible_collections.renderfarm.cloud.plugins.inventory import ec2_farm
 from moto import mock_aws
@@ -121,6 +121,8 @@ def test_tags_are_never_templates(parse):
     templar = Templar(loader=DataLoader(), variables=host.vars)
     assert templar.template(host.vars["farm_tags"]) == host.vars["farm_tags"]
     assert host.vars["farm_tags"]["ключ"] == "ü" * 255
+    texts = [value for value in (*host.vars.values(), *host.vars["farm_tags"].values()) if isinstance(value, str)]
+    assert not any(map(is_trusted_as_template, texts))
 
 
 # --------------------------------------------------------------------------------------------------------------- errors

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 import botocore.session
 import pytest
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory_api as api
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.bench import recorded
@@ -286,6 +286,7 @@ def test_half_an_answer_is_an_error(region, body):
         fetch()
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=len(recorded.page(nodes(1, 2))) - 2))
 def test_an_answer_that_is_cut_anywhere_is_an_error(end):
     with pytest.raises(api.IncompleteAnswer):
