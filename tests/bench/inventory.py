@@ -269,7 +269,7 @@ def report(contenders: list[Contender], parts: list[tuple[str, float]], profiled
         "",
         f"`make bench` (medians of {ours.runs} runs of `ansible all --list-hosts`, of aws_ec2 {peers[0].runs}, taken "
         f"in turns) on {machine()}, Python {sys.version.split()[0]}, {versions}. CPU seconds (user and system) and "
-        "peak memory of the whole process, ansible-core's own start included; the server that gives the recorded answers "
+        "peak memory of the whole process, ansible-core's own start included; the server of the recorded answers "
         "is another process and not counted."
         + "".join(f" `{one.title}` ran once with {one.once}." for one in peers if one.once in one.cpu),
         "",
