@@ -315,7 +315,7 @@ What is left, and why it stays:
   would save a fifth of a second and be less safe. Its model of EC2, its paginators and its parser are not loaded.
 - *XML to fields*: half is expat, which builds the tree of an answer of 4 KB for each instance; half is taking 15 fields
   out of it. EC2 has no way to ask for fewer fields and no other format. Handlers on the bare parser cost the same;
-  patterns over the bytes cost half, and would take a hostile tag for a field.
+  patterns over the bytes would take a hostile tag for a field.
 - *add_host, add_child* are the only ways into ansible-core's inventory, and walk the ancestors of each group for each
   host. Variables go into the host at once: `set_variable` would copy and tag each value, which takes longer than both.
 - *reconcile_inventory, host_vars, pattern* are ansible-core's own loops over all hosts.
