@@ -1,7 +1,8 @@
 """From power-on to a registered machine, in phases.
 
-metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a Backburner service
-starts only after its file is right, so no machine ever registers as another one.  A delay could not promise that.
+metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a
+Backburner service starts only after its file is right, so no machine ever registers as another one.  A delay could not
+promise that.
 
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
 ``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``outcome`` ``done``, ``skipped`` or
