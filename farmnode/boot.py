@@ -1,7 +1,8 @@
 """From power-on to a registered machine, in phases.
 
-metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a Backburner service
-starts only after its file is right, so no machine ever registers as another one.  A delay could not promise that.
+metadata → role → (tunnel →) identity → routes → drives → manager → services → registration.  The order is the point: a
+Backburner service starts only after its file is right, so no machine ever registers as another one.  A delay could not
+promise that.
 
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
 ``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``outcome`` ``done``, ``skipped`` or
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from farmnode import backburner_xml, converge, farm, manager, paths, routes, services
+from farmnode import backburner_xml, converge, drives, farm, manager, paths, routes, services
 from farmnode.converge import Desired
 from farmnode.errors import FarmNodeError
 from farmnode.farm import Farm
@@ -27,9 +28,9 @@ from farmnode.routes import Route
 _PHASES: Final = {
     "builder": (),
     "manager": ("identity", "services", "manager"),
-    "render_node": ("identity", "routes", "manager", "services", "registration"),
+    "render_node": ("identity", "routes", "drives", "manager", "services", "registration"),
     # A remote node's tunnel brings its routes, and the address by which the manager reaches it.
-    "remote_node": ("tunnel", "identity", "manager", "services", "registration"),
+    "remote_node": ("tunnel", "identity", "drives", "manager", "services", "registration"),
 }
 
 
@@ -139,6 +140,12 @@ class Boot:
             raise _Skipped(f"{gateway} is in another subnet; the VPC's route table leads there")
         result = converge.apply(Desired(routes=wanted), self._machine)
         return f"{_list(wanted)}, " + ("changed" if result.changed else "as they were")
+
+    def _drives(self) -> str:
+        share = self._told.share
+        if share is None:
+            raise _Skipped("the farm names no share")
+        return drives.wait_for(share, self._machine.programs, self._machine.clock, self._told.limits.manager)
 
     def _manager(self) -> str:
         """Wait until the manager takes connections; on the manager itself that is its own service."""
