@@ -2,8 +2,8 @@ r"""A mail from the manager for as long as something runs: what, for how long, w
 
 ``reminder.json`` in `farmnode.drives_keys.FOLDER` (only SYSTEM and Administrators may read it): ``host``, ``port``,
 ``tls`` (``starttls`` or ``implicit``), ``user`` and ``password`` (both may be empty), ``sender``, ``recipients``,
-``farm``, ``minutes``, ``prices`` (``manager`` and ``node``, USD per hour, null when not known), ``end`` (the command), and
-optionally ``authority`` (PEM of a certificate authority that Windows does not know).
+``farm``, ``minutes``, ``prices`` (``manager`` and ``node``, USD per hour, null when not known), ``end`` (the command),
+and optionally ``authority`` (PEM of a certificate authority that Windows does not know).
 
 The cost is machine hours times the prices that the controller was told; disks, addresses and traffic are not in it.
 """

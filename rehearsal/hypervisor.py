@@ -391,7 +391,9 @@ class Hypervisor:
             current = instance()
             vpc = next(vpc for vpc in self._view.vpcs if vpc.vpc_id == current.interface.vpc_id)
             assert machine.card is not None
-            return imds.metadata(current, subnet=machine.card.network, vpc=vpc.network, now=time.time())
+            return imds.metadata(
+                current, subnet=machine.card.network, vpc=vpc.network, now=time.time(), rebalance=machine.rebalance
+            )
 
         service = imds.MetadataService(instance, tree, machine.log)
         listener = netns.listening_socket(machine.namespace, str(plan.METADATA_ADDRESS), imds.PORT)

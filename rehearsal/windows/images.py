@@ -83,6 +83,7 @@ def _drive(root: Path, executables: Iterable[str], python: str) -> None:
     standin = control.script(python)
     for name in executables:
         path = drive / "Windows" / "System32" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(standin)
         path.chmod(0o755)
 
