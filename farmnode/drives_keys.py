@@ -121,6 +121,5 @@ class _Handler(socketserver.BaseRequestHandler):
         try:
             with self.server.context.wrap_socket(self.request, server_side=True) as secured:
                 secured.sendall(self.server.answer)
-                secured.unwrap()
         except OSError as error:
             self.server.log.info(f"{self.client_address[0]} did not take the share's password: {error}")
