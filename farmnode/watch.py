@@ -23,6 +23,8 @@ from farmnode.watch_facts import FactsOfNode
 from farmnode.watch_manager import ManagerWatch
 from farmnode.watch_rules import Action, End, Event, Leave, Report, Restart
 
+#: In farmnode's folder.
+NOTE: Final = "watch.json"
 #: Seconds that a manager may take to see that a server is gone: a notice of EC2 leaves two minutes for everything.
 _GHOST_SECONDS: Final = 40.0
 
@@ -172,9 +174,18 @@ class NodeWatch:
 def write_note(machine: Machine, note: dict[str, Any]) -> None:
     """Remember ``note`` in watch.json. A full disk must not keep a machine from looking after itself."""
     try:
-        files.write(machine.folder / "watch.json", (json.dumps(note, indent=1) + "\n").encode("ascii"))
+        files.write(machine.folder / NOTE, (json.dumps(note, indent=1) + "\n").encode("ascii"))
     except FarmNodeError as error:
         machine.log.error(error.message)
+
+
+def read_note(machine: Machine) -> dict[str, Any] | None:
+    """What was noted last; None before the watch began, or when the note cannot be read."""
+    try:
+        found = json.loads((machine.folder / NOTE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def log_beside(xml: str) -> Path:

@@ -16,6 +16,7 @@ from farmnode.farm import parse_user_data
 from farmnode.manager import Server
 from farmnode.programs import Completed
 from farmnode.services import SERVER
+from farmnode.status import status
 from farmnode.watch_facts import FactsOfNode, seconds_left
 from farmnode.watch_manager import ManagerWatch, is_node
 from farmnode.watch_rules import Event, Facts, Limits, Sample
@@ -450,6 +451,15 @@ def test_without_a_farm_there_is_nothing_to_follow(bench: Bench, farm: Manager) 
     bench.metadata.answer = instance("")
     with pytest.raises(FarmNodeError, match="names the manager"):
         watch.watch(bench.machine)
+
+
+def test_status_tells_what_the_watch_noted(bench: Bench) -> None:
+    assert status(bench.machine)["watch"] is None
+    watch.write_note(bench.machine, {"event": "working", "job": True})
+    assert status(bench.machine)["watch"] == {"event": "working", "job": True}
+    for text in ("{", "[]"):
+        (bench.machine.folder / "watch.json").write_text(text)
+        assert status(bench.machine)["watch"] is None
 
 
 def test_the_log_is_beside_the_settings(bench: Bench) -> None:
