@@ -133,13 +133,13 @@ class State:
     """What the rules remember. Times are of the monotonic clock."""
 
     began: float
-    mode: Mode = Mode.WORKING
-    busy: float = 0.0
+    busy: float
     """When it was last not idle."""
-    moved: float = 0.0
+    moved: float
     """When a job last made progress, or none ran."""
-    heard: float = 0.0
+    heard: float
     """When the manager last answered."""
+    mode: Mode = Mode.WORKING
     job: bool | None = None
     """Whether a job's process ran at the last look."""
     restarted: bool = False

@@ -231,6 +231,30 @@ def test_advice_before_the_first_look_waits_for_it() -> None:
     assert [type(action) for action in node.live(1, RESTING, advice=True)] == [Leave, End]
 
 
+def test_the_rules_hold_between_their_limits_too() -> None:
+    """A machine that was busy elsewhere asks late: what was due meanwhile is due now."""
+    state = begin(10.0)
+    limits = Limits(idle=100, deadline=1000, hung=100, manager=100)
+    state, actions = step(state, Facts(10.0 + 900, sample=RENDERING), limits)
+    assert actions == (Report(Event.DEADLINE_NEAR, "the node ends in 100 seconds, whatever it does"),)
+    state, actions = step(state, Facts(10.0 + 900 + 99, sample=replace(RENDERING, manager=False)), limits)
+    assert actions == ()
+    state, actions = step(state, Facts(5000.0), limits)
+    assert actions == (Leave(Event.DEADLINE, "the node has worked for 83 minutes, as long as it may"), End())
+    for sample, event in ((HANGING, Event.HUNG), (RESTING, Event.IDLE)):
+        state, actions = step(begin(10.0), Facts(460.0, sample=sample), replace(limits, deadline=0))
+        assert [action.event for action in actions if not isinstance(action, End)] == [event]
+    for late, text in ((247.0, "4 minutes"), (10.0 + 7199, "120 minutes"), (10.0 + 7200, "2.0 hours")):
+        _, actions = step(begin(10.0), Facts(late), Limits(manager=100, deadline=0))
+        assert actions == (Leave(Event.MANAGER_GONE, f"the manager has not answered for {text}"), End())
+    for advised, expected in ((Facts(11.0, rebalance=True), Event.REBALANCE_ADVISED), (Facts(11.0), None)):
+        state, actions = step(begin(10.0), advised, replace(limits, deadline=0))
+        assert [action.event for action in actions if isinstance(action, Report)] == ([expected] if expected else [])
+    taken, _ = step(begin(10.0), Facts(20.0, taken_in=30.0), limits)
+    assert step(taken, Facts(229.0), limits) == (taken, ())
+    assert step(taken, Facts(500.0), limits)[1][1] == End()
+
+
 def test_what_is_switched_off_stays_off() -> None:
     node = Node(Limits(idle=0, deadline=0, hung=0, manager=1e9))
     node.live(100_000, HANGING)
@@ -251,4 +275,4 @@ def test_the_weight_of_the_rules() -> None:
 
 def test_the_defaults_are_those_of_the_settings() -> None:
     assert Limits() == Limits(1800, 43200, 1800, 900, 600, 900, 5, 30)
-    assert begin(5.0) == State(5.0, Mode.WORKING, 5.0, 5.0, 5.0, None, False, False, None, 0.0)
+    assert begin(5.0) == State(5.0, 5.0, 5.0, 5.0, Mode.WORKING, None, False, False, None, 0.0)
