@@ -90,21 +90,25 @@ class ManagerWatch:
                 manager.delete(_OWN, self._port, handle, self._machine.clock)
                 self._machine.log.info(f"{handle} was absent for {now - since:.0f} seconds: deleted from the list")
 
-    def _remind(self) -> None:
+    def _remind(self) -> bool:
+        """Send the mail when it is due; False when it is not."""
         settings = reminder.settings_from(secrets_folder(self._machine.folder) / reminder.FILE)
         now = self._machine.clock.monotonic()
         if settings is None or not settings.minutes or now - self._reminded < settings.minutes * 60:
-            return
+            return False
         # Also when it fails: the next attempt is the next reminder, not a storm of them.
         self._reminded = now
         subject, text = reminder.message(settings, self._ledger, now)
         reminder.send(settings, subject, text)
         self._machine.log.info(f"reminded {', '.join(settings.recipients)}: {subject}")
+        return True
 
-    def _attempt(self, what: str, work: Callable[[], None]) -> None:
+    def _attempt(self, what: str, work: Callable[[], bool | None]) -> None:
+        """Do ``work``, which says False when there was nothing to do: that is no proof that it works again."""
         log = self._machine.log
         try:
-            work()
+            if work() is False:
+                return
         except FarmNodeError as error:
             if self._failed.get(what) != error.message:
                 log.error(f"{what}: {error.message}")

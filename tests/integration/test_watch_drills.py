@@ -122,6 +122,7 @@ def launch(farm: Rehearsal, name: str, *, change: Mapping[str, Any] | None = Non
     path.write_text(f"<farm>{json.dumps(told)}</farm>\n")
     [subnet] = farm.aws("ec2", "describe-subnets", "--filters", "Name=cidr-block,Values=10.0.0.0/24")["Subnets"]
     tags = [{"Key": "Name", "Value": name}, {"Key": "renderfarm:farm", "Value": "studio"}]
+    tags.append({"Key": "renderfarm:role", "Value": "render_node"})
     [instance] = farm.aws(
         "ec2",
         "run-instances",

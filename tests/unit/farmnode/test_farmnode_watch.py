@@ -568,6 +568,9 @@ def test_a_mail_that_fails_harms_nothing(
     farm.states, farm.names = {HANDLE: "absent"}, {HANDLE: "ip-10-0-0-21"}
     turn(watched, bench, 400)
     assert tries == [1800, 3600] and farm.deleted == [HANDLE]
+    assert "reminder: works again" not in bench.log
+    if isinstance(error, FarmNodeError):
+        assert bench.log.count("reminder: no mail") == 1
 
 
 @pytest.mark.parametrize("minutes", [0, None])
