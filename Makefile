@@ -35,7 +35,7 @@ unit: setup ## Unit tests: no root, no network
 integration: setup ## The rehearsal itself and the farm on it (needs root)
 	$(PYTHON) -m pytest tests/integration -m "not drill"
 
-drills: setup ## What goes wrong with tunnel and certificates, each case for real (needs root, about 10 minutes)
+drills: setup ## What goes wrong with tunnel, certificates and nodes, each case for real (needs root, about 20 minutes)
 	$(PYTHON) -m pytest tests/integration -m drill
 
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)

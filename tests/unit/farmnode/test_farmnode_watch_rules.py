@@ -22,7 +22,7 @@ from farmnode.watch_rules import (
     step,
 )
 
-START = 1000.0
+START = 7.0
 RESTING = Sample(job=False, load=0.0, progress=False, manager=True)
 RENDERING = Sample(job=True, load=0.9, progress=True, manager=True)
 HANGING = Sample(job=True, load=0.0, progress=False, manager=True)
