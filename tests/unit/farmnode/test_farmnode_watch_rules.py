@@ -244,12 +244,14 @@ def test_the_rules_hold_between_their_limits_too() -> None:
     for sample, event in ((HANGING, Event.HUNG), (RESTING, Event.IDLE)):
         state, actions = step(begin(10.0), Facts(460.0, sample=sample), replace(limits, deadline=0))
         assert [action.event for action in actions if not isinstance(action, End)] == [event]
-    for late, text in ((247.0, "4 minutes"), (10.0 + 7199, "120 minutes"), (10.0 + 7200, "2.0 hours")):
+    for late, text in ((247.0, "4 minutes"), (10.0 + 7199, "120 minutes"), (10.0 + 9000, "2.5 hours")):
         _, actions = step(begin(10.0), Facts(late), Limits(manager=100, deadline=0))
         assert actions == (Leave(Event.MANAGER_GONE, f"the manager has not answered for {text}"), End())
     for advised, expected in ((Facts(11.0, rebalance=True), Event.REBALANCE_ADVISED), (Facts(11.0), None)):
         state, actions = step(begin(10.0), advised, replace(limits, deadline=0))
         assert [action.event for action in actions if isinstance(action, Report)] == ([expected] if expected else [])
+    _, actions = step(begin(0.0), Facts(75.8, sample=RENDERING), replace(limits, deadline=101))
+    assert [type(action) for action in actions] == [Report]
     taken, _ = step(begin(10.0), Facts(20.0, taken_in=30.0), limits)
     assert step(taken, Facts(229.0), limits) == (taken, ())
     assert step(taken, Facts(500.0), limits)[1][1] == End()
