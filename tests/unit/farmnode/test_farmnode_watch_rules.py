@@ -253,7 +253,7 @@ def test_the_rules_hold_between_their_limits_too() -> None:
     _, actions = step(begin(0.0), Facts(75.8, sample=RENDERING), replace(limits, deadline=101))
     assert [type(action) for action in actions] == [Report]
     state = replace(begin(10.0), advised=11.0)
-    _, actions = step(state, Facts(500.0, rebalance=True, sample=RENDERING), replace(limits, deadline=0))
+    _, actions = step(state, Facts(500.0, rebalance=True, sample=RENDERING), replace(limits, deadline=0, rebalance=100))
     assert [type(action) for action in actions] == [Leave, End]
     taken, _ = step(begin(10.0), Facts(20.0, taken_in=30.0), limits)
     assert step(taken, Facts(229.0), limits) == (taken, ())
