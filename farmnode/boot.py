@@ -1,6 +1,6 @@
 """From power-on to a registered machine, in phases.
 
-metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a
+metadata → role → (tunnel →) identity → routes → drives → manager → services → registration.  The order is the point: a
 Backburner service starts only after its file is right, so no machine ever registers as another one.  A delay could not
 promise that.
 
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from farmnode import backburner_xml, converge, farm, manager, paths, routes, services
+from farmnode import backburner_xml, converge, drives, farm, manager, paths, routes, services
 from farmnode.converge import Desired
 from farmnode.errors import PASSING, FarmNodeError
 from farmnode.farm import Farm, Limits
@@ -40,9 +40,9 @@ _ENDING: Final = (5, 10.0)
 _PHASES: Final = {
     "builder": (),
     "manager": ("identity", "services", "manager"),
-    "render_node": ("identity", "routes", "manager", "services", "registration"),
+    "render_node": ("identity", "routes", "drives", "manager", "services", "registration"),
     # A remote node's tunnel brings its routes, and the address by which the manager reaches it.
-    "remote_node": ("tunnel", "identity", "manager", "services", "registration"),
+    "remote_node": ("tunnel", "identity", "drives", "manager", "services", "registration"),
 }
 
 
@@ -153,6 +153,12 @@ class Boot:
         result = converge.apply(Desired(routes=wanted), self._machine)
         return f"{_list(wanted)}, " + ("changed" if result.changed else "as they were")
 
+    def _drives(self) -> str:
+        share = self._told.share
+        if share is None:
+            raise _Skipped("the farm names no share")
+        return drives.map_share(share, self._machine.programs)
+
     def _manager(self) -> str:
         """Wait until the manager takes connections; on the manager itself that is its own service."""
         address = "127.0.0.1" if self._known["role"] == "manager" else manager.resolve(self._manager_name)
@@ -231,8 +237,15 @@ class Boot:
     def _limit(self, name: str) -> float:
         """Seconds for which the phase is tried again after an error that may pass."""
         limits = self._farm.limits if self._farm is not None else Limits()
-        return {"tunnel": limits.tunnel, "manager": limits.manager, "services": limits.service,
-                "registration": limits.registration}.get(name, limits.setup)  # fmt: skip
+        # The share is the manager's, which may be later than its nodes.
+        own = {
+            "tunnel": limits.tunnel,
+            "drives": limits.manager,
+            "manager": limits.manager,
+            "services": limits.service,
+            "registration": limits.registration,
+        }
+        return own.get(name, limits.setup)
 
     def _phase(self, name: str, run: Callable[[], str], limit: float) -> None:
         """Run one phase, again after what may pass; FarmNodeError when it cannot be done within ``limit`` seconds."""

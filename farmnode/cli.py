@@ -18,6 +18,7 @@ from farmnode.machine import Machine
 from farmnode.programs import Programs
 from farmnode.seal import seal
 from farmnode.status import status
+from farmnode.watch import watch
 
 
 def main(arguments: Sequence[str], *, make_machine: Callable[[], Machine] = Machine) -> int:
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="farmnode", description="What runs on every Windows machine of the farm.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("boot", help="become what the farm wants this machine to be, then report")
+    commands.add_parser("watch", help="after the boot: look after this machine until it ends")
     commands.add_parser("seal", help="make this builder ready to become an image")
     command = commands.add_parser("converge", help="make the machine what the JSON on standard input says")
     command.add_argument("--check", action="store_true", help="change nothing, say what would change")
@@ -61,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
 def _boot(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
     event = Boot(machine).run()
     return event if event["event"] == "ready" else event | {"failed": True, "msg": event["reason"]}
+
+
+def _watch(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    return watch(machine)
 
 
 def _seal(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
@@ -114,6 +120,7 @@ def _expected() -> list[str]:
 
 _COMMANDS: Final[dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]]] = {
     "boot": _boot,
+    "watch": _watch,
     "seal": _seal,
     "converge": _converge,
     "status": _status,

@@ -132,6 +132,26 @@ def wait_for(
     return listed
 
 
+def delete(address: str, port: int, handle: str, clock: Clock, *, timeout: float = 15.0) -> None:
+    """Take an absent server off the manager's list. FarmNodeError when the manager does not do that now.
+
+    That only absent servers can be deleted, and only by the queue's controller, is documented (Backburner User's Guide;
+    3ds Max SDK), and so do clients take control (``new controller``). The word ``del server`` is not: it is made after
+    ``del job``, which is. A manager that does not know it keeps the entry, and people delete it in the Monitor.
+    """
+    try:
+        with socket.create_connection((address, port), timeout) as connection:
+            conversation = _Conversation(connection, clock, clock.monotonic() + timeout)
+            conversation.greet()
+            conversation.tell("new controller", 201)
+            try:
+                conversation.tell(f"del server {handle}", 200)
+            finally:
+                conversation.tell("del controller Yes", 200)
+    except OSError as error:
+        raise FarmNodeError("manager_unreachable", f"{handle} is not deleted at {address}:{port}: {error}.") from error
+
+
 def parse_servers(xml: bytes) -> list[Server]:
     """The servers in the answer to ``get srvlist``: of each item the first three parts are handle, state, name."""
     return [_server(parts) for parts in _items(xml)]
@@ -189,6 +209,14 @@ class _Conversation:
         body = self._exactly(int(length))
         self._until(b">")
         return body[:-1]
+
+    def tell(self, command: str, code: int) -> None:
+        """A command that is answered by ``code`` and a text."""
+        self._connection.sendall(command.encode("ascii") + b"\r\n")
+        line = self._until(b"\n").strip()
+        self._until(b">")
+        if not line.startswith(b"%d" % code):
+            raise FarmNodeError("manager_protocol", f"the manager answers {command!r} with {_quote(line)}.")
 
     def _until(self, mark: bytes) -> bytes:
         while mark not in self._pending:

@@ -392,7 +392,9 @@ class Hypervisor:
             current = instance()
             vpc = next(vpc for vpc in self._view.vpcs if vpc.vpc_id == current.interface.vpc_id)
             assert machine.card is not None
-            return imds.metadata(current, subnet=machine.card.network, vpc=vpc.network, now=time.time())
+            return imds.metadata(
+                current, subnet=machine.card.network, vpc=vpc.network, now=time.time(), rebalance=machine.rebalance
+            )
 
         late = self.late_metadata.pop(machine.key, 0.0)
         service = imds.MetadataService(instance, tree, machine.log, available=time.time() + late)

@@ -18,6 +18,7 @@ DRILLS = [
         "test_node_drills.py",
         "test_pki.py",
         "test_vpn_revoke.py",
+        "test_watch_drills.py",
     )
 ]
 

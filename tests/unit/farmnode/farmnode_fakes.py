@@ -96,7 +96,9 @@ class FakeWindows(Programs):
     on_call: Callable[[list[str]], None] = lambda words: None
     real: Callable[[str], Path] = Path
 
-    def run(self, name: str, arguments: Sequence[str], *, timeout: float = 60.0) -> Completed:
+    def run(
+        self, name: str, arguments: Sequence[str], *, timeout: float = 60.0, stdin: bytes | None = None
+    ) -> Completed:
         words = [name, *arguments]
         self.calls.append(words)
         self.on_call(words)

@@ -119,7 +119,7 @@ def test_a_failure_is_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rc, result["reason"], result["msg"]) == (1, "unexpected", "ZeroDivisionError: division by zero")
 
 
-@pytest.mark.parametrize("words", [[], ["watch"], ["boot", "--now"], ["converge", "x"]])
+@pytest.mark.parametrize("words", [[], ["guard"], ["boot", "--now"], ["converge", "x"]])
 def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)
