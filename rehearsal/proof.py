@@ -24,7 +24,7 @@ from rehearsal.session import ProofError, Rehearsal, Step, expect
 from rehearsal.tables import text_table
 
 PROFILE = Path("Windows/ServiceProfiles/LocalService/AppData/Local/backburner")
-OWN_ELEMENTS = frozenset({"ManagerName", "ServerName", "ManagerPort", "ServerPort", "NetworkMask"})
+OWN_ELEMENTS = frozenset({"ManagerName", "ServerName", "ManagerPort", "ServerPort", "NetworkMask", "AutomaticSearch"})
 
 
 @dataclass
@@ -133,6 +133,7 @@ def prove_identity(rehearsal: Rehearsal) -> str:
         name = "ip-" + node["address"].replace(".", "-")
         expect(own.get("ManagerName") == "10.0.0.10", f"{node['name']}: ManagerName is {own.get('ManagerName')!r}")
         expect(own.get("ServerName") == name, f"{node['name']}: ServerName is {own.get('ServerName')!r}, not {name}")
+        expect(own.get("AutomaticSearch") == "0", f"{node['name']}: it would take any manager that it finds")
         replaced: dict[str, str] = {}
         for builder in builders:
             replaced |= dict(zip(notations(builder["mac"]), notations(node["mac"]), strict=True))
