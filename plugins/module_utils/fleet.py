@@ -173,14 +173,14 @@ def describe_request(farm: str, roles: Sequence[str]) -> dict[str, Any]:
     """Parameters of DescribeInstances for all instances of these roles in any state, also the terminated ones."""
     return {
         "Filters": [
-            {"Name": f"tag:{TAG_FARM}", "Values": [_literal(farm)]},
-            {"Name": f"tag:{TAG_ROLE}", "Values": [_literal(role) for role in roles]},
+            {"Name": f"tag:{TAG_FARM}", "Values": [literal(farm)]},
+            {"Name": f"tag:{TAG_ROLE}", "Values": [literal(role) for role in roles]},
         ],
         "PaginationConfig": {"PageSize": PAGE_SIZE},
     }
 
 
-def _literal(value: str) -> str:
+def literal(value: str) -> str:
     """A filter value in which * and ? mean themselves (EC2 User Guide, "List and filter using the CLI and API")."""
     return "".join(f"\\{character}" if character in "\\*?" else character for character in value)
 
