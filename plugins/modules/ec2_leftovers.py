@@ -126,11 +126,17 @@ def argument_spec() -> dict[str, dict[str, Any]]:
 
 def result(found: list[holdings.Thing], unreadable: list[holdings.Unreadable], regions: list[str]) -> dict[str, Any]:
     """What the module returns."""
-    names = ("kind", "id", "name", "detail", "region", "usd_per_month")
+    names = ("kind", "id", "name", "detail", "region")
     return {
         "changed": False,
         "msg": holdings.verdict(found, unreadable, regions),
-        "things": [{name: getattr(thing, name) for name in names} for thing in found],
+        "things": [
+            {
+                **{name: getattr(thing, name) for name in names},
+                "usd_per_month": None if thing.usd_per_month is None else round(thing.usd_per_month, 2),
+            }
+            for thing in found
+        ],
         "unreadable": [{"kind": u.kind, "region": u.region, "reason": u.reason} for u in unreadable],
         "usd_per_month": round(holdings.total(found), 2),
         "nothing_left": not found and not unreadable,
