@@ -35,14 +35,15 @@ unit: setup ## Unit tests: no root, no network
 integration: setup ## The rehearsal itself and the farm on it (needs root)
 	$(PYTHON) -m pytest tests/integration -m "not drill"
 
-drills: setup ## What goes wrong with tunnel and certificates, each case for real (needs root, about 10 minutes)
+drills: setup ## What goes wrong with tunnel, certificates and fleet, each case for real (needs root, about 10 minutes)
 	$(PYTHON) -m pytest tests/integration -m drill
 
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
 
-bench: setup ## Measure the tunnel, write docs/benchmarks.md (needs root and a quiet machine, minutes)
+bench: setup ## Measure tunnel and fleet, write docs/benchmarks.md (needs root and a quiet machine, minutes)
 	$(PYTHON) -m tests.bench.tunnel
+	$(PYTHON) -m tests.bench.fleet
 
 docs: setup ## Write the role READMEs from their argument specifications
 	$(PYTHON) scripts/role_readmes.py

@@ -415,9 +415,10 @@ def verdict(found: Sequence[Thing], unreadable: Sequence[Unreadable], regions: S
     costing = billed(found)
     if not costing:
         return f"Nothing that costs money is left in {where}; {len(found)} free things are"
-    text = f"{len(costing)} things in {where} cost about {total(found):.2f} USD per month"
-    unpriced = [thing for thing in costing if thing.usd_per_month is None]
-    return text + (f", and {len(unpriced)} running machines by the second" if unpriced else "")
+    running = sum(thing.usd_per_month is None for thing in costing)
+    parts = [f"{total(found):.2f} USD per month for {len(costing) - running}"] if len(costing) > running else []
+    parts += [f"{running} running by the second"] if running else []
+    return f"Left in {where} and billed: {len(costing)} of {len(found)} things ({', '.join(parts)})"
 
 
 def names(found: Iterable[Thing]) -> list[str]:

@@ -22,13 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tests.conftest  # noqa: F401 - Ansible's loader of collections
+from tests.bench.document import write_down
 from tests.tunnel.network import ADDRESSES, LAN, STUDIO_PUBLIC, Network
 from tests.tunnel.openvpn import STUDIO_SIDE, Tunnel, authority
 from tests.tunnel.traffic import knock, reaches, transfer
 
-PROJECT = Path(__file__).resolve().parents[2]
-DOCUMENT = PROJECT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- tunnel: begin -->", "<!-- tunnel: end -->"
 LOWEST_RATIO = 0.95
 MEGABYTE = 1_000_000
 IDENTICAL_SIZE = 100 * MEGABYTE
@@ -257,18 +255,6 @@ def report(contenders: list[Contender], bridge: Contender, frames: list[int], ar
     return "\n".join(lines)
 
 
-def write_down(section: str) -> None:
-    """Replace this bench's section of docs/benchmarks.md; the others stay."""
-    text = DOCUMENT.read_text() if DOCUMENT.exists() else "# Benchmarks\n\nWritten by `make bench`.\n"
-    block = f"{BEGIN}\n{section}\n{END}"
-    if BEGIN in text:
-        head, _, rest = text.partition(BEGIN)
-        text = head + block + rest.partition(END)[2]
-    else:
-        text = f"{text.rstrip()}\n\n{block}\n"
-    DOCUMENT.write_text(text)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.tunnel", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn (default: %(default)s)")
@@ -300,7 +286,7 @@ def main() -> int:
         section = report(contenders, bridge, frames, arguments)
     print(section)
     if not arguments.print:
-        write_down(section)
+        write_down("tunnel", section)
     ratio = contenders[0].ratio(contenders[1])
     if ratio < LOWEST_RATIO:
         print(f"the roles' files reach {ratio:.2f} of the best settings, less than {LOWEST_RATIO}", file=sys.stderr)

@@ -84,7 +84,9 @@ def test_everything_is_found_and_goes(cloud, client, clients, farm):
     }
     expected = 30 * 0.08 + 6 * 30 * 0.05 + 0.005 * 730 + 0.03
     assert holdings.total(found) == pytest.approx(expected)
-    assert f"{expected:.2f} USD per month, and 1 running" in holdings.verdict(found, unreadable, ["eu-central-1"])
+    assert holdings.verdict(found, unreadable, ["eu-central-1"]) == (
+        f"Left in eu-central-1 and billed: 10 of 20 things ({expected:.2f} USD per month for 9, 1 running by the second)"
+    )
 
     destroyer = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None)
     assert len(destroyer.planned()) == len(found)
