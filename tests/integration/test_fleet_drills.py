@@ -188,7 +188,7 @@ def test_no_spot_capacity_at_all(controller):
         for zone in "abc":
             controller.cloud.set_capacity(kind, f"{REGION}{zone}", 0, "spot")
     output = controller.have(4, fallback=False, fails=True)
-    assert "4 of 4 missing" in output and "InsufficientInstanceCapacity" in output and "Remedy" in output
+    assert "4 of 4 missing" in output and "InsufficientInstanceCapacity" in output and "Remedy" in output, output
     assert controller.nodes() == []
     controller.have(4, fallback=True)
     assert [node.get("InstanceLifecycle") for node in controller.nodes()] == [None] * 4
@@ -250,7 +250,7 @@ def test_the_controller_is_killed_while_it_destroys(controller):
 
 def test_the_spot_price_is_above_the_maximum(controller):
     output = controller.have(2, price=0.0001, fallback=False, fails=True)
-    assert "SpotMaxPriceTooLow" in output and "raise max_price" in output
+    assert "SpotMaxPriceTooLow" in output and "raise max_price" in output, output
     assert controller.nodes() == []
     controller.have(2, price=0.0001)
     assert [node.get("InstanceLifecycle") for node in controller.nodes()] == [None] * 2
@@ -262,7 +262,7 @@ def test_the_image_is_deleted_while_nodes_use_it(controller):
     controller.aws("ec2", "deregister-image", "--image-id", image["ImageId"], "--delete-associated-snapshots")
     controller.have(2)
     output = controller.have(3, fails=True)
-    assert "InvalidAMIID.NotFound" in output and "run bake-ami.yml" in output
+    assert "InvalidAMIID.Unavailable" in output and "run bake-ami.yml" in output, output
     assert len(controller.nodes()) == 2
     controller.have(1)
     assert len(controller.nodes()) == 1
@@ -277,5 +277,5 @@ def test_two_controllers_at_once(controller):
 def test_the_permission_is_missing(controller):
     controller.cloud.deny("CreateFleet", True)
     output = controller.have(2, fails=True)
-    assert "UnauthorizedOperation" in output and "allow the action" in output
+    assert "UnauthorizedOperation" in output and "allow the action" in output, output
     assert controller.nodes() == []

@@ -85,7 +85,8 @@ def test_everything_is_found_and_goes(cloud, client, clients, farm):
     expected = 30 * 0.08 + 6 * 30 * 0.05 + 0.005 * 730 + 0.03
     assert holdings.total(found) == pytest.approx(expected)
     assert holdings.verdict(found, unreadable, ["eu-central-1"]) == (
-        f"Left in eu-central-1 and billed: 10 of 20 things ({expected:.2f} USD per month for 9, 1 running by the second)"
+        "Left in eu-central-1 and billed: 10 of 20 things "
+        f"({expected:.2f} USD per month for 9, 1 running by the second)"
     )
 
     destroyer = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None)
@@ -95,7 +96,8 @@ def test_everything_is_found_and_goes(cloud, client, clients, farm):
     found, unreadable = holdings.survey(clients, "studio", "eu-central-1")
     assert (found, unreadable) == ([], [])
     assert holdings.verdict(found, unreadable, ["eu-central-1"]) == "Nothing is left in eu-central-1"
-    assert client.describe_vpcs()["Vpcs"] == [] and client.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
+    assert client.describe_vpcs()["Vpcs"] == []
+    assert client.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
     assert holdings.Destroyer(clients, "studio", "eu-central-1").run() == []
 
 
