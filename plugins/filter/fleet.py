@@ -26,6 +26,15 @@ def launch_verdict(nodes: Sequence[Mapping[str, str]], servers: Sequence[Mapping
     }
 
 
+def launch_wait(nodes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """What to wait for after a launch."""
+    try:
+        waited = [{"name": node["name"], "mac": node["mac"], "instance": node["instance_id"]} for node in nodes]
+    except (KeyError, TypeError) as error:
+        raise AnsibleFilterError(f"launch_wait: a node lacks {error}.") from error
+    return {"nodes": waited, "wanted": brake.enough(len(waited))}
+
+
 def resting_nodes(macs: Sequence[str], servers: Sequence[Mapping[str, str]]) -> list[str]:
     """The nodes that render nothing now."""
     try:
@@ -38,4 +47,4 @@ class FilterModule:
     """Filters about launching and ending nodes."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"launch_verdict": launch_verdict, "resting_nodes": resting_nodes}
+        return {"launch_verdict": launch_verdict, "launch_wait": launch_wait, "resting_nodes": resting_nodes}

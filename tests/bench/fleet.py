@@ -23,7 +23,7 @@ from pathlib import Path
 
 from rehearsal.cloud import Cloud, CloudSettings
 from rehearsal.cloud.catalog import STOCK, stock_id
-from tests.bench.document import write_down
+from tests.bench.document import write_section
 
 PROJECT = Path(__file__).resolve().parents[2]
 SIZES = (10, 100, 1000)
@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     section = report(measured)
     print(section)
     if not options.print:
-        write_down("fleet", section)
+        write_section("fleet", section)
     for smallest, largest in zip(measured[SIZES[0]], measured[SIZES[-1]], strict=True):
         if largest.calls > smallest.calls + MOST_CALLS_MORE:
             print(f"{SIZES[-1]} nodes take {largest.calls} calls, {SIZES[0]} take {smallest.calls}", file=sys.stderr)

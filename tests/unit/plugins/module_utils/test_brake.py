@@ -52,3 +52,11 @@ def test_filters_name_what_is_missing():
         filters.launch_verdict([{"instance_id": "i-1"}], [])
     with pytest.raises(AnsibleFilterError, match="mac"):
         filters.resting_nodes(["a"], [{"state": "busy"}])
+
+
+def test_what_is_waited_for():
+    launched = [{**node, "name": "n"} for node in nodes(4)]
+    wait = filters.launch_wait(launched)
+    assert wait["wanted"] == 3 and wait["nodes"][0] == {"name": "n", "mac": "0A:00:00:00:00:00", "instance": "i-0"}
+    with pytest.raises(AnsibleFilterError, match="name"):
+        filters.launch_wait(nodes(1))
