@@ -112,6 +112,7 @@ def test_farm_comes_up(farm):
     proof.prove_identity(farm)
     proof.prove_order(farm)
     proof_link.prove_winrm_shut(farm)
+    proof_link.Link(farm).pc_knows_the_way(step.log.read_text(errors="replace"))
     proof_link.prove_reach(farm)
     secrets_proof.prove_no_secrets(farm)
 
