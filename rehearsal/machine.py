@@ -188,6 +188,7 @@ class Machine:
         self.faults: set[str] = set()
         self.winrm_commands = 0
         self.metadata: asyncio.AbstractServer | None = None
+        self.resolver: asyncio.DatagramTransport | None = None
 
     @property
     def key(self) -> str:
