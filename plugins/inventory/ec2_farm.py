@@ -20,9 +20,9 @@ description:
   - A host is named like its tag C(Name), in which anything but letters, digits, C(_), C(.) and C(-) becomes C(-).
     Where two instances share a name, each gets its instance id appended; without a name the id is the name.
   - "Host variables are C(ansible_host), C(farm_instance_id), C(farm_role), C(farm_mac), C(farm_private_ip),
-    C(farm_public_ip) (empty when there is none), C(farm_lifecycle) (V(spot) or V(on-demand)), C(farm_region),
-    C(farm_zone), C(farm_type), C(farm_image), C(farm_launch_time) (ISO 8601, UTC), C(farm_state), C(farm_subnet),
-    C(farm_vpc) and C(farm_tags) (a dictionary of all tags)."
+    C(farm_public_ip) and C(farm_public_name) (empty when there is none), C(farm_lifecycle) (V(spot) or
+    V(on-demand)), C(farm_region), C(farm_zone), C(farm_type), C(farm_image), C(farm_launch_time) (ISO 8601, UTC),
+    C(farm_state), C(farm_subnet), C(farm_vpc) and C(farm_tags) (a dictionary of all tags)."
   - The group C(all) gets C(farm_inventory_name) and C(farm_inventory_regions), so that a playbook can prove that this
     file and the settings in C(group_vars) mean the same farm.
   - Whatever goes wrong (no credentials, no permission, no network, half an answer, one region of several) is an error.

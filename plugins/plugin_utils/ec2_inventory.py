@@ -215,6 +215,7 @@ def host_variables(instance: Mapping[str, Any], *, address: str, public_roles: S
         "farm_mac": _primary_mac(instance),
         "farm_private_ip": private,
         "farm_public_ip": public,
+        "farm_public_name": str(instance.get("PublicDnsName") or ""),
         "farm_lifecycle": str(instance.get("InstanceLifecycle") or "on-demand"),
         "farm_region": str(instance["Region"]),
         "farm_zone": str(instance.get("Placement", {}).get("AvailabilityZone") or ""),

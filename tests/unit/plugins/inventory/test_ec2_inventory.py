@@ -224,6 +224,7 @@ def test_all_variables_of_a_node():
         "farm_mac": "0a:00:00:00:00:07",
         "farm_private_ip": "10.0.0.7",
         "farm_public_ip": "",
+        "farm_public_name": "",
         "farm_lifecycle": "spot",
         "farm_region": "eu-central-1",
         "farm_zone": "eu-central-1a",
@@ -247,10 +248,12 @@ def test_all_variables_of_a_node():
     ],
 )
 def test_address_choice(address, public, expected):
-    changes = {"PublicIpAddress": public} if public else {}
+    name = "ec2-198-51-100-9.eu-central-1.compute.amazonaws.com" if public else ""
+    changes = {"PublicIpAddress": public, "PublicDnsName": name} if public else {}
     variables = ec2.host_variables(instance(1, **changes), address=address)
     assert variables["ansible_host"] == expected
     assert (variables["farm_private_ip"], variables["farm_public_ip"]) == ("10.0.0.1", public or "")
+    assert variables["farm_public_name"] == name
 
 
 @pytest.mark.parametrize(("role", "public"), [("builder", True), ("manager", False)])
