@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,6 +23,10 @@ class Cloud(Protocol):
     """What faults ask of the simulated region."""
 
     def set_capacity(self, instance_type: str, zone: str, count: int | None) -> None: ...
+    def lose_answers(self, action: str, count: int) -> None: ...
+    def deny(self, action: str, value: bool) -> None: ...
+    def limit(self, level: float | None) -> None: ...
+    def unknown_for(self, seconds: float) -> None: ...
     def spot_interrupt(self, instance_id: str, in_seconds: float) -> None: ...
     def fail_next(self, action: str, code: str, count: int) -> None: ...
     def api_down(self, value: bool) -> None: ...
@@ -68,8 +73,44 @@ def _count(text: str, what: str) -> int:
 
 async def _capacity(context: Context, arguments: Sequence[str]) -> str:
     kind, zone, count = arguments
-    context.cloud.set_capacity(kind, zone, _count(count, "N"))
+    context.cloud.set_capacity(kind, zone, None if count == "plenty" else _count(count, "N"))
     return f"{zone} has room for {count} instances of {kind} in all"
+
+
+async def _answer_lost(context: Context, arguments: Sequence[str]) -> str:
+    action, count = arguments
+    context.cloud.lose_answers(action, _count(count, "N"))
+    return f"the next {count} calls of {action} take effect, but nobody hears the answer"
+
+
+async def _consistency(context: Context, arguments: Sequence[str]) -> str:
+    seconds = _number(arguments[0], "SECONDS")
+    context.cloud.unknown_for(seconds)
+    return f"new instances become known one after the other within {seconds:g} s"
+
+
+async def _deny(context: Context, arguments: Sequence[str]) -> str:
+    action = arguments[0]
+    denied = _switch(arguments[1], "permission to deny") == "on"
+    context.cloud.deny(action, denied)
+    return f"the caller may {'not ' if denied else ''}do {action}"
+
+
+async def _limits(context: Context, arguments: Sequence[str]) -> str:
+    if arguments[0] == "off":
+        context.cloud.limit(None)
+        return "the EC2 API takes any number of requests"
+    percent = _number(arguments[0], "PERCENT")
+    if percent > 100:
+        raise RehearsalError(f"PERCENT is a number from 0 to 100, or off, not {arguments[0]}")
+    context.cloud.limit(percent / 100)
+    return f"the EC2 API throttles as documented; its buckets are full to {percent:g} %"
+
+
+def _switch(text: str, what: str) -> str:
+    if text not in ("on", "off"):
+        raise RehearsalError(f"the {what} is on or off, not {text!r}")
+    return text
 
 
 async def _spot_interrupt(context: Context, arguments: Sequence[str]) -> str:
@@ -81,9 +122,34 @@ async def _spot_interrupt(context: Context, arguments: Sequence[str]) -> str:
     return f"EC2 takes {machine.name} back in {seconds:g} s; its metadata service shows the notice"
 
 
+async def _rebalance(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    if machine.instance is None or machine.instance.lifecycle != "spot":
+        raise RehearsalError(f"{machine.name} is not a spot instance: EC2 advises it nothing")
+    machine.rebalance = time.time()
+    return f"the metadata service of {machine.name} recommends to rebalance; EC2 has not decided to take it"
+
+
+async def _hang_render(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    count = machine.host.hang_renders() if machine.host is not None else 0
+    if not count:
+        raise RehearsalError(f"nothing renders on {machine.name} now: submit a job first")
+    return f"{count} processes of a render hang on {machine.name}: no processor time, no end, not even with the service"
+
+
 async def _boot_failure(context: Context, arguments: Sequence[str]) -> str:
     context.hypervisor.boot_failures.add(arguments[0])
     return f"the next boot of {arguments[0]} fails (also when it does not exist yet)"
+
+
+async def _metadata_late(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    seconds = _number(arguments[1], "SECONDS")
+    if machine.instance is None:
+        raise RehearsalError(f"{machine.name} is not an EC2 instance: it has no metadata service")
+    context.hypervisor.late_metadata[machine.key] = seconds
+    return f"at the next boot of {machine.name} its metadata service says nothing for {seconds:g} s"
 
 
 async def _winrm_lost(context: Context, arguments: Sequence[str]) -> str:
@@ -138,9 +204,7 @@ async def _corrupt_xml(context: Context, arguments: Sequence[str]) -> str:
 
 
 async def _port_forward(context: Context, arguments: Sequence[str]) -> str:
-    if arguments[0] not in ("on", "off"):
-        raise RehearsalError(f"the port forward is on or off, not {arguments[0]!r}")
-    off = arguments[0] == "off"
+    off = _switch(arguments[0], "port forward") == "off"
     await netns.nft(plan.HOME, filters.without_forward(plan.VPN_PORT) if off else filters.without("inet", "fault"))
     return f"the studio's router {'drops' if off else 'forwards'} UDP port {plan.VPN_PORT} from the internet"
 
@@ -158,17 +222,29 @@ FAULTS = {
         Fault(
             "api-error", ("ACTION", "CODE", "N"), "the next N calls of an action (or *) end with an error", _api_error
         ),
+        Fault("answer-lost", ("ACTION", "N"), "the next N calls take effect, but their answer is lost", _answer_lost),
         Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
-        Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type in a zone", _capacity),
+        Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type (or *) in a zone (or *)", _capacity),
+        Fault("consistency", ("SECONDS",), "new instances are unknown to the API at first", _consistency),
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
+        Fault("deny", ("ACTION", "on|off"), "the caller lacks the permission for an action", _deny),
         Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),
+        Fault("hang-render", ("MACHINE",), "the programs that render now hang", _hang_render),
         Fault("kill", ("MACHINE",), "the machine loses power", _kill),
+        Fault("limits", ("PERCENT|off",), "EC2 throttles as documented, from buckets so full", _limits),
+        Fault(
+            "metadata-late",
+            ("MACHINE", "SECONDS"),
+            "at the machine's next boot its metadata service comes late",
+            _metadata_late,
+        ),
         Fault(
             "port-forward",
             ("on|off",),
             "the studio's router stops (or goes on) forwarding the VPN's port",
             _port_forward,
         ),
+        Fault("rebalance", ("MACHINE",), "EC2 advises to leave a spot instance", _rebalance),
         Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
         Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),

@@ -64,7 +64,7 @@ _REMEDIES: Mapping[str, str] = {
     "InvalidLaunchTemplateName.NotFoundException": "create the launch template first (farm-up.yml does)",
     "InvalidLaunchTemplateId.NotFound": "create the launch template first (farm-up.yml does)",
     "InvalidAMIID.NotFound": "the image does not exist (any more): run bake-ami.yml",
-    "InvalidAMIID.Unavailable": "the image is not ready: wait for it or run bake-ami.yml again",
+    "InvalidAMIID.Unavailable": "the image is not ready yet, or gone: wait for it or run bake-ami.yml again",
     "OperationNotPermitted": "an instance has termination protection: switch it off in the EC2 console first",
     "NoCredentialsError": _CHECK_CREDENTIALS,
     "PartialCredentialsError": _CHECK_CREDENTIALS,
@@ -86,6 +86,7 @@ _REMEDIES: Mapping[str, str] = {
     "ResponseStreamingError": "the answer was cut off: run it again, then " + _NETWORK,
     "ResponseParserError": "the answer is no answer of EC2 (cut off, or by a proxy in between): run it again, then "
     + _NETWORK,
+    "IncompleteAnswer": "run it again, then " + _NETWORK,
     "PaginationError": "the pages of the answer go in circles: run it again",
 }
 

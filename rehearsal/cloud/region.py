@@ -51,7 +51,10 @@ class Region:
         self.templates: dict[str, Template] = {}
         self.fleets: dict[str, Fleet] = {}
         self.spot_requests: dict[str, SpotRequest] = {}
+        self.fast_launches: dict[str, int] = {}  # image -> snapshots that are kept ready
+        self.log_groups: dict[str, int] = {}  # name -> stored bytes
         self.tokens: dict[tuple[str, str], tuple[str, Any]] = {}
+        self.unknown_seconds = 0.0  # how long a new instance may be unknown (eventual consistency)
         self.capacity: dict[tuple[str, str, Lifecycle | None], int] = {
             (kind, zone, None): number for (kind, zone), number in settings.capacity.items()
         }
@@ -115,6 +118,22 @@ class Region:
         if absent:
             raise unknown("i", *absent)
         return [self.instances[name] for name in names]
+
+    def known(self, instance: Instance) -> bool:
+        """Whether the API knows the instance yet: of a fleet, one is known earlier than another.
+
+        EC2 Developer Guide, "Ensuring idempotency" and "Eventual consistency in the Amazon EC2 API".
+        """
+        part = (int(instance.id[-2:], 16) + 1) / 256
+        return instance.boots > 1 or self.now() - instance.launch_time >= self.unknown_seconds * part
+
+    def known_instances(self, identifiers: Iterable[str]) -> list[Instance]:
+        """All of them, or InvalidInstanceID.NotFound for those that the API does not know (yet)."""
+        found = self.instances_by_id(identifiers)
+        absent = [item.id for item in found if not self.known(item)]
+        if absent:
+            raise unknown("i", *absent)
+        return found
 
     def interface(self, identifier: str) -> Interface:
         if identifier not in self.interfaces:

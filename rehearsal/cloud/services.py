@@ -1,4 +1,4 @@
-"""The few actions of SSM, STS and IAM that the playbooks' modules call."""
+"""The few actions of SSM, STS, IAM and CloudWatch Logs that the playbooks' modules call."""
 
 from __future__ import annotations
 
@@ -55,6 +55,34 @@ SSM: dict[str, Callable[[Region, ApiRequest], Json]] = {
 }
 
 
+# ------------------------------------------------------------------------------------------------------ CloudWatch Logs
+
+
+def describe_log_groups(region: Region, request: ApiRequest) -> Json:
+    """All groups whose names begin with a prefix, on one page."""
+    strange = sorted(set(request.document) - {"logGroupNamePrefix"})
+    if strange:
+        raise not_modelled(f"the parameter {strange[0]} of logs:DescribeLogGroups")
+    prefix = str(request.document.get("logGroupNamePrefix", ""))
+    groups = [(name, size) for name, size in sorted(region.log_groups.items()) if name.startswith(prefix)]
+    return {"logGroups": [{"logGroupName": name, "storedBytes": size} for name, size in groups]}
+
+
+def delete_log_group(region: Region, request: ApiRequest) -> Json:
+    name = str(request.document.get("logGroupName", ""))
+    if name not in region.log_groups:
+        raise ApiError("ResourceNotFoundException", "The specified log group does not exist.")
+    del region.log_groups[name]
+    return {}
+
+
+JSON_ACTIONS: dict[tuple[str, str], Callable[[Region, ApiRequest], Json]] = {
+    **{("ssm", name): handler for name, handler in SSM.items()},
+    ("logs", "DeleteLogGroup"): delete_log_group,
+    ("logs", "DescribeLogGroups"): describe_log_groups,
+}
+
+
 def get_caller_identity(region: Region) -> str:
     account = region.settings.account
     return (
@@ -81,8 +109,8 @@ QUERY: dict[tuple[str, str], Callable[[Region], str]] = {
 
 
 def handle_json(region: Region, request: ApiRequest) -> Json:
-    """SSM. ApiError: unknown action."""
-    handler = SSM.get(request.action) if request.service == "ssm" else None
+    """SSM and CloudWatch Logs. ApiError: unknown service or action."""
+    handler = JSON_ACTIONS.get((request.service, request.action))
     if handler is None:
         raise not_modelled(f"{request.service}:{request.action}")
     return handler(region, request)

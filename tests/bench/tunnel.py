@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import re
 import shutil
 import statistics
@@ -24,13 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tests.conftest  # noqa: F401 - Ansible's loader of collections
+from tests.bench.document import machine, write_section
 from tests.tunnel.network import ADDRESSES, LAN, STUDIO_PUBLIC, Network
 from tests.tunnel.openvpn import STUDIO_SIDE, Tunnel, authority
 from tests.tunnel.traffic import knock, reaches, transfer
 
-PROJECT = Path(__file__).resolve().parents[2]
-DOCUMENT = PROJECT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- tunnel: begin -->", "<!-- tunnel: end -->"
 LOWEST_RATIO = 0.95
 MEGABYTE = 1_000_000
 IDENTICAL_SIZE = 100 * MEGABYTE
@@ -236,12 +233,9 @@ def reached_nodes(contender: Contender) -> bool:
     return reaches(network.node1, ADDRESSES["pc"]) or reaches(network.pc, ADDRESSES["node1"])
 
 
-def machine() -> str:
-    """The machine in a few words."""
-    model = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    name = model[1].strip() if model else platform.machine()
+def openvpn_version() -> str:
     said = subprocess.run(["openvpn", "--version"], capture_output=True, text=True, check=False).stdout.split()
-    return f"{os.cpu_count()} x {name}, Linux {platform.release()}, OpenVPN {said[1]}, TCP CUBIC"
+    return said[1]
 
 
 def report(contenders: list[Contender], bridge: Contender, frames: list[int], arguments: argparse.Namespace) -> str:
@@ -252,7 +246,8 @@ def report(contenders: list[Contender], bridge: Contender, frames: list[int], ar
         "",
         f"`make bench` (medians of {arguments.rounds} rounds of {arguments.megabytes} MB each way: speeds in turns, "
         "the ratio to the best settings beside them at the same time) on "
-        f"{machine()}. Load of other programs before: {arguments.load:.1f} of {os.cpu_count()} processors.",
+        f"{machine()}, OpenVPN {openvpn_version()}, TCP CUBIC. Load of other programs before: "
+        f"{arguments.load:.1f} of {os.cpu_count()} processors.",
         "",
         "| tunnel | studio to cloud, Mbit/s | cloud to studio, Mbit/s | CPU seconds per GB, both ends | ratio |",
         "|---|---|---|---|---|",
@@ -274,18 +269,6 @@ def report(contenders: list[Contender], bridge: Contender, frames: list[int], ar
         f"- {IDENTICAL_SIZE // MEGABYTE} MB each way between a PC and a render node arrived byte-identical (SHA-256).",
     ]
     return "\n".join(lines)
-
-
-def write_down(section: str) -> None:
-    """Replace this bench's section of docs/benchmarks.md; the others stay."""
-    text = DOCUMENT.read_text() if DOCUMENT.exists() else "# Benchmarks\n\nWritten by `make bench`.\n"
-    block = f"{BEGIN}\n{section}\n{END}"
-    if BEGIN in text:
-        head, _, rest = text.partition(BEGIN)
-        text = head + block + rest.partition(END)[2]
-    else:
-        text = f"{text.rstrip()}\n\n{block}\n"
-    DOCUMENT.write_text(text)
 
 
 def main() -> int:
@@ -322,7 +305,7 @@ def main() -> int:
         section = report(contenders, bridge, frames, arguments)
     print(section)
     if not arguments.print:
-        write_down(section)
+        write_section("tunnel", section)
     ratio = rendered.ratio
     if ratio < LOWEST_RATIO:
         print(f"the roles' files reach {ratio:.2f} of the best settings, less than {LOWEST_RATIO}", file=sys.stderr)

@@ -11,11 +11,15 @@ DRILLS = [
     HERE / name
     for name in (
         "vpn",
+        "test_fleet_drills.py",
+        "test_lan_pc.py",
         "test_link.py",
         "test_link_whole.py",
         "test_linux_workstation.py",
+        "test_node_drills.py",
         "test_pki.py",
         "test_vpn_revoke.py",
+        "test_watch_drills.py",
     )
 ]
 
