@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from rehearsal import control, faults, parts
+from rehearsal import control, faults, parts, vpc_dns
 from rehearsal.hypervisor import Hypervisor
 from rehearsal.interfaces import RehearsalError
 from rehearsal.machine import Machine, MachineState
@@ -88,6 +88,9 @@ def _furnish() -> None:
     netns.mount("proc", Path("/proc"), "proc")
     parts.SOCKETS.mkdir(exist_ok=True)
     netns.mount("rehearsal", parts.SOCKETS, "tmpfs", data="mode=0700")
+    settings = parts.SOCKETS / "resolv.conf"
+    settings.write_text(vpc_dns.SETTINGS)
+    netns.bind(settings, Path("/etc/resolv.conf"))
 
 
 def _tell(connection: socket.socket, **report: Any) -> None:

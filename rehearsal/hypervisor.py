@@ -19,7 +19,7 @@ from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from rehearsal import disks, imds
+from rehearsal import disks, imds, vpc_dns
 from rehearsal.interfaces import CloudApi, CloudView, ImageView, InstanceView, RehearsalError
 from rehearsal.machine import Host, Machine, MachinePlatform, MachineState, PowerAction
 from rehearsal.network import filters, http, netns, plan
@@ -269,6 +269,7 @@ class Hypervisor:
             machine.card = plan.nic(instance.interface, view)
             await self.network.plug_instance(machine.namespace, machine.card, instance.interface, view)
             await self._serve_metadata(machine)
+            await self._serve_names(machine, instance.interface.vpc_id)
         if machine.faults:
             await self._apply_faults(machine)
         machine.platform = MachinePlatform(
@@ -330,6 +331,9 @@ class Hypervisor:
             if machine.metadata is not None:
                 machine.metadata.close()
                 machine.metadata = None
+            if machine.resolver is not None:
+                machine.resolver.close()
+                machine.resolver = None
             if machine.card is not None:
                 await self.network.unplug(machine.namespace, machine.card)
 
@@ -400,6 +404,15 @@ class Hypervisor:
         service = imds.MetadataService(instance, tree, machine.log, available=time.time() + late)
         listener = netns.listening_socket(machine.namespace, str(plan.METADATA_ADDRESS), imds.PORT)
         machine.metadata = await asyncio.start_server(http.serving(service.handler), sock=listener)
+
+    async def _serve_names(self, machine: Machine, vpc_id: str) -> None:
+        def lookup(name: str) -> IPv4Address | None:
+            return vpc_dns.resolve(name, self._view.instances, vpc_id)
+
+        listener = netns.datagram_socket(machine.namespace, str(vpc_dns.ADDRESS), vpc_dns.PORT)
+        machine.resolver, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: vpc_dns.Resolver(lookup), sock=listener
+        )
 
     async def _apply_faults(self, machine: Machine) -> None:
         """Bring the packet filter of injected faults to a machine's namespace, or take it away."""

@@ -16,6 +16,7 @@ from ipaddress import IPv4Network
 
 from rehearsal.interfaces import InstanceView
 from rehearsal.network.http import Handler, Request, Response
+from rehearsal.vpc_dns import private_name
 
 ACCOUNT = "123456789012"
 PORT = 80
@@ -31,13 +32,6 @@ def _stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def private_dns_name(instance: InstanceView) -> str:
-    """The name that the VPC's DNS gives an instance (Amazon EC2 User Guide, "EC2 instance hostnames": IP name)."""
-    label = "ip-" + str(instance.interface.private_address).replace(".", "-")
-    domain = "ec2.internal" if instance.region == "us-east-1" else f"{instance.region}.compute.internal"
-    return f"{label}.{domain}"
-
-
 def metadata(
     instance: InstanceView, *, subnet: IPv4Network, vpc: IPv4Network, now: float, rebalance: float | None = None
 ) -> Tree:
@@ -46,7 +40,7 @@ def metadata(
     ``rebalance`` is when EC2 advised to leave without having decided on an interruption.
     """
     interface = instance.interface
-    name = private_dns_name(instance)
+    name = private_name(interface.private_address, instance.region)
     card: dict[str, Tree | str] = {
         "device-number": "0",
         "interface-id": interface.interface_id,

@@ -193,6 +193,7 @@ class Machine:
         """When EC2 advised to leave it (epoch seconds)."""
         self.winrm_commands = 0
         self.metadata: asyncio.AbstractServer | None = None
+        self.resolver: asyncio.DatagramTransport | None = None
 
     @property
     def key(self) -> str:

@@ -5,12 +5,17 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
-from typing import Any
+from typing import Any, Final
 
 from ansible.plugins.action import ActionBase
 
 from ..plugin_utils import farmnode
+
+_KNOCK: Final = 5.0
+"""Seconds in which a machine must accept a TCP connection: Linux sends a lost first packet again after 1 and 3 s.
+The WinRM client itself would wait for its read timeout, 70 s."""
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -27,6 +32,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
         if not options["probes"]:
             return result | {"changed": False, "results": [], "asked_at": time.time()}
+        if self._connection.transport == "winrm" and (silence := self._knock()) is not None:
+            return result | farmnode.answer({"unreachable": True, "msg": silence})
         check = self._task.check_mode
         # win_command and command do nothing in check mode; asking changes nothing.
         self._task.check_mode = False
@@ -38,6 +45,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             self._task.check_mode = check
         # 'changed' of the command means nothing; the time is what the machines' clocks are held against.
         return result | {"changed": False, "asked_at": (began + time.time()) / 2} | farmnode.answer(outcome)
+
+    def _knock(self) -> str | None:
+        """Why nobody listens where the connection leads; None when somebody does."""
+        address, port = self._connection.get_option("remote_addr"), int(self._connection.get_option("port"))
+        try:
+            socket.create_connection((address, port), timeout=_KNOCK).close()
+        except OSError as error:
+            return f"WinRM at {address} port {port} cannot be reached: {error.strerror or error}"
+        return None
 
     def _windows(self, options: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
         outcome: dict[str, Any] = self._execute_module(

@@ -26,10 +26,10 @@ description:
     appended, as in C(studio-render-node-i-0123456789abcdef0), however many there are; so has any other machine whose
     name is not its own. Without a name the id is the name.
   - "Host variables are C(ansible_host), C(farm_instance_id), C(farm_role), C(farm_mac), C(farm_private_ip),
-    C(farm_public_ip) (empty when there is none), C(farm_lifecycle) (V(spot) or V(on-demand)), C(farm_account),
-    C(farm_region), C(farm_zone), C(farm_type), C(farm_image), C(farm_launch_time) (ISO 8601, UTC), C(farm_state),
-    C(farm_subnet), C(farm_vpc) and C(farm_tags) (a dictionary of all tags). How the machines are connected to (WinRM)
-    is said in C(group_vars)."
+    C(farm_public_ip) and C(farm_public_name) (empty when there is none), C(farm_lifecycle) (V(spot) or V(on-demand)),
+    C(farm_account), C(farm_region), C(farm_zone), C(farm_type), C(farm_image), C(farm_launch_time) (ISO 8601, UTC),
+    C(farm_state), C(farm_subnet), C(farm_vpc) and C(farm_tags) (a dictionary of all tags). How the machines are
+    connected to (WinRM) is said in C(group_vars)."
   - The group C(all) gets C(farm_inventory_name) and C(farm_inventory_regions), so that a playbook can prove that this
     file and the settings in C(group_vars) mean the same farm.
   - Whatever goes wrong (no credentials, no permission, no network, half an answer, one region of several) is an error.

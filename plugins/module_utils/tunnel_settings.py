@@ -78,13 +78,19 @@ def server_problems(settings: Mapping[str, Any]) -> list[str]:
 def client_problems(settings: Mapping[str, Any]) -> list[str]:
     """One message for each mistake in the variables of the role vpn_gateway.
 
-    Reads ``instance``, ``name``, ``server_name``, ``endpoint`` and ``port``.
+    Reads ``instance``, ``name``, ``server_name``, ``endpoint``, ``port`` and ``local`` (may be missing or empty).
     """
     problems = _name("vpn_gateway_instance", settings.get("instance"), "studio")
     problems += _name("vpn_gateway_name", settings.get("name"), "aws-gateway")
     problems += _name("vpn_gateway_server_name", settings.get("server_name"), "studio-workstation")
     problems += _endpoint("vpn_gateway_endpoint", settings.get("endpoint"))
     problems += _port("vpn_gateway_port", settings.get("port"))
+    local = settings.get("local", "")
+    if local != "" and _address(local) is None:
+        problems.append(
+            f"vpn_gateway_local is {local!r}: an IPv4 address of this machine or nothing, for example "
+            "vpn_gateway_local: 172.31.0.5"
+        )
     if str(settings.get("name")).lower() == str(settings.get("server_name")).lower():
         problems.append(
             f"vpn_gateway_name and vpn_gateway_server_name are both {settings.get('name')!r}: each machine has a "

@@ -68,6 +68,7 @@ class Instance(NamedTuple):
     mac: str
     private_ip: str
     public_ip: str
+    public_name: str
     subnet: str
     vpc: str
 
@@ -214,6 +215,7 @@ def host_variables(instance: Instance, *, address: str) -> dict[str, Any]:
         "farm_mac": instance.mac,
         "farm_private_ip": private,
         "farm_public_ip": public,
+        "farm_public_name": instance.public_name,
         "farm_region": instance.region,
         "farm_role": role,
         "farm_state": instance.state,

@@ -285,6 +285,7 @@ class _PageReader:
             mac=self._primary_mac(parts.get("networkInterfaceSet", ())),
             private_ip=text("privateIpAddress"),
             public_ip=text("ipAddress"),
+            public_name=text("dnsName"),
             subnet=once(text("subnetId")),
             vpc=once(text("vpcId")),
         )

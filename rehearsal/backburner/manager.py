@@ -49,6 +49,7 @@ CONTROLLER_SILENCE = 10.0
 OK = Answer(200, "OK")
 _UNKNOWN = Answer(500, "Unknown command")
 _BAD_ARGUMENTS = Answer(501, "Bad arguments")
+_NOT_REGISTERED = Answer(503, "Not a registered server")
 _NO_HANDLE = Answer(504, "Invalid handle")
 _NOT_CONTROLLER = Answer(503, "Not the queue controller")
 
@@ -241,6 +242,8 @@ class _Manager:
                 return self._delete_job(_decimal(handle))
             case ["del", "server", handle]:
                 return self._delete_server(handle.upper())
+            case ["ping"]:
+                return OK if session.server is not None else _NOT_REGISTERED
             case ["register" | "report" | "submit" as own, *_]:
                 try:
                     request = json.loads(line[len(own) :])
@@ -594,7 +597,7 @@ class _Manager:
         """A server's word on its task. Only the registered server of that handle and address is heard."""
         server = self.servers.get(str(request.get("server")))
         if server is None or server.session is None or server.session.address != session.address:
-            return Answer(503, "Not a registered server")
+            return _NOT_REGISTERED
         job, frame = self.jobs.get(_decimal(str(request.get("job")))), request.get("frame")
         if job is None or not isinstance(frame, int) or job.assigned.get(frame) != server.handle:
             return _NO_HANDLE

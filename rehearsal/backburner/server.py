@@ -114,14 +114,36 @@ class _Server:
                 self.log.error(f"Error registering server: {answer.text}")
                 return
             self.log.info(f"Registration to {address} accepted")
-            await connection.ended()
-            self.log.warning(f"Connection to manager {address} lost")
+            why = await self._until_lost(connection)
+            self.log.warning(f"Connection to manager {address} lost: {why}")
         except (OSError, ProtocolError) as error:
             self.log.error(f"Error registering server: {_reason(error)}")
         finally:
             self.manager = None
             self._stop_rendering("the manager is gone")
             connection.close()
+
+    async def _until_lost(self, connection: Connection) -> str:
+        """Ping the manager every AckTimeout and return, with the reason, when its end of the registration is gone.
+
+        Manager and server ping each other, and either holds the other for down after AckRetries times AckTimeout (3ds
+        Max help, "backburner.xml"). TCP sends a ping again by itself, so one here stands for all retries.
+        """
+        settings = self.settings
+        while True:
+            try:
+                async with asyncio.timeout(settings.ack_timeout * self.scale):
+                    await connection.ended()
+                return "it was closed"
+            except TimeoutError:
+                pass
+            try:
+                async with asyncio.timeout(settings.ack_timeout * settings.ack_retries * self.scale):
+                    answer = await connection.command("ping")
+            except TimeoutError:
+                return f"no answer to {settings.ack_retries} pings"
+            if answer.code != 200:
+                return answer.text
 
     def _registration(self) -> dict[str, str]:
         return {"mac": self.settings.mac, "name": self.settings.server_name, "user": "LocalService"}

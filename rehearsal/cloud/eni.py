@@ -10,6 +10,7 @@ from rehearsal.cloud.errors import ApiError, combination, invalid, not_modelled,
 from rehearsal.cloud.filters import Extractors, page, select
 from rehearsal.cloud.records import Instance, Interface, Params
 from rehearsal.cloud.region import Region, tag_specifications
+from rehearsal.vpc_dns import private_name, public_name
 
 
 def create_interface(
@@ -88,16 +89,14 @@ def groups_of(region: Region, interface: Interface) -> list[Params]:
 
 def private_dns_name(region: Region, interface: Interface) -> str:
     """Amazon VPC User Guide, "DNS hostnames": the IP name of the private address."""
-    domain = "ec2" if region.settings.region == "us-east-1" else f"{region.settings.region}.compute"
-    return f"ip-{str(interface.address).replace('.', '-')}.{domain}.internal"
+    return private_name(interface.address, region.settings.region)
 
 
 def public_dns_name(region: Region, interface: Interface) -> str:
     address = region.public_address(interface)
     if address is None or not region.vpc(interface.vpc_id).enable_dns_hostnames:
         return ""
-    domain = "compute-1" if region.settings.region == "us-east-1" else f"{region.settings.region}.compute"
-    return f"ec2-{str(address).replace('.', '-')}.{domain}.amazonaws.com"
+    return public_name(address, region.settings.region)
 
 
 def association(region: Region, interface: Interface) -> Params | None:

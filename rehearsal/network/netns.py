@@ -55,6 +55,11 @@ def mount(source: str, target: Path, kind: str, *, flags: int = 0, data: str = "
     _check(result, f"mount {target}")
 
 
+def bind(source: Path, target: Path) -> None:
+    """Show ``source`` at ``target`` in the mount namespace of this process. OSError when the kernel refuses."""
+    mount(str(source), target, "none", flags=_MS_BIND)
+
+
 def unmount(target: Path) -> None:
     """Take the mount at ``target`` away, also when it is still in use. OSError when there is none (umount2(2))."""
     _check(_libc.umount2(str(target).encode(), _MNT_DETACH), f"unmount {target}")
@@ -177,6 +182,19 @@ def listening_socket(name: str, address: str, port: int, *, backlog: int = 128) 
         created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         created.bind((address, port))
         created.listen(backlog)
+        created.setblocking(False)
+    except OSError:
+        created.close()
+        raise
+    return created
+
+
+def datagram_socket(name: str, address: str, port: int) -> socket.socket:
+    """A non-blocking UDP socket inside the namespace. OSError when address or port is not free there."""
+    with entered(name):
+        created = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        created.bind((address, port))
         created.setblocking(False)
     except OSError:
         created.close()

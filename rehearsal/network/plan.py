@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
+from rehearsal import vpc_dns
 from rehearsal.interfaces import CloudView, InterfaceView, Nic, RehearsalError, VpcView
 
 HOME = "home"
@@ -143,7 +144,7 @@ def machine_commands(card: Nic, *, mtu: int, metadata: bool) -> list[str]:
     """A machine's own side of its cable, run inside its namespace."""
     return [
         "link set lo up",
-        *([f"address add {METADATA_ADDRESS}/32 dev lo"] if metadata else []),
+        *(f"address add {address}/32 dev lo" for address in (METADATA_ADDRESS, vpc_dns.ADDRESS) if metadata),
         f"link set {card.name} mtu {mtu}",
         f"address add {card.address}/{card.network.prefixlen} dev {card.name}",
         f"link set {card.name} up",

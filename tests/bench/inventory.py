@@ -70,6 +70,7 @@ PEER_ALL: dict[str, Any] = {
         "farm_mac": "network_interfaces[0].mac_address",
         "farm_private_ip": "private_ip_address",
         "farm_public_ip": "public_ip_address | default('')",
+        "farm_public_name": "public_dns_name | default('')",
         "farm_region": "placement.region",
         "farm_role": "ec2_tags['renderfarm:role']",
         "farm_state": "state.name",

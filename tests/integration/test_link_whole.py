@@ -170,7 +170,11 @@ def test_remote_node_has_a_certificate_of_its_own_and_no_open_port(farm: Rehears
     folder = Path(machine["c"]) / "Program Files/OpenVPN/config-auto"
     assert [path.name for path in folder.glob("*.ovpn")] == ["remote.ovpn"]
     certificate = (farm.folder / "controller/pki/remote-1.crt").read_text().strip()
-    assert certificate in (folder / "remote.ovpn").read_text().replace("\r", "")
+    text = (folder / "remote.ovpn").read_text().replace("\r", "")
+    assert certificate in text
+    assert re.search(
+        rf"^remote ec2-\S+\.amazonaws\.com 1195$.*^local {machine['address']}$", text, re.MULTILINE | re.DOTALL
+    )
     listed = farm.aws("ec2", "describe-security-groups", "--filters", "Name=tag:renderfarm:role,Values=remote_node")
     assert [group["IpPermissions"] for group in listed["SecurityGroups"]] == [[]]
     data = farm.aws(

@@ -30,7 +30,9 @@ DIRECTIVES: dict[str, tuple[str, ...]] = {
     "tun-mtu": ("1400",), "sndbuf": ("524288",), "rcvbuf": ("524288",),
     # client
     "client": (), "remote": (_WORD, _NUMBER), "resolv-retry": ("infinite",), "connect-retry": ("1", "5"),
-    "connect-timeout": ("4",), "tls-timeout": ("1",), "nobind": (), "verify-x509-name": (_WORD, "name"),
+    "connect-timeout": ("4",), "tls-timeout": ("1",), "nobind": (),
+    "local": (_ADDRESS,), "lport": ("0",), "allow-recursive-routing": (),
+    "verify-x509-name": (_WORD, "name"),
     # a client's entry
     "ifconfig-push": _NETWORK, "iroute": _NETWORK,
 }  # fmt: skip

@@ -84,7 +84,14 @@ any_servers = st.fixed_dictionaries(
     }
 )
 sane_clients = st.fixed_dictionaries(
-    {"instance": names, "name": names, "server_name": names, "endpoint": names | addresses, "port": ports}
+    {
+        "instance": names,
+        "name": names,
+        "server_name": names,
+        "endpoint": names | addresses,
+        "port": ports,
+        "local": addresses | st.just(""),
+    }
 )
 any_clients = st.fixed_dictionaries(
     {
@@ -93,6 +100,7 @@ any_clients = st.fixed_dictionaries(
         "server_name": or_anything(names),
         "endpoint": or_anything(names | addresses),
         "port": or_anything(ports),
+        "local": or_anything(addresses | st.just("")),
     }
 )
 many = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much])
@@ -118,7 +126,7 @@ SERVER_ONCE = (
     "tls-version-min data-ciphers keepalive explicit-exit-notify tun-mtu sndbuf rcvbuf persist-key persist-tun verb"
 )
 CLIENT_ONCE = (
-    "client dev dev-type proto remote resolv-retry connect-retry connect-timeout tls-timeout nobind remote-cert-tls "
+    "client dev dev-type proto remote resolv-retry connect-retry connect-timeout tls-timeout remote-cert-tls "
     "verify-x509-name tls-version-min data-ciphers explicit-exit-notify persist-key persist-tun verb"
 )
 
@@ -157,7 +165,8 @@ def check_client(given: dict[str, Any], pki: Path) -> None:
     variables = {f"vpn_gateway_{name}": value for name, value in given.items()}
     variables["vpn_gateway_pki_dir"] = str(pki)
     text = render("vpn_gateway", "gateway.ovpn.j2", variables)
-    assert counted(text) == Counter(dict.fromkeys(CLIENT_ONCE.split(), 1))
+    bound = ["local", "lport", "allow-recursive-routing"] if given["local"] else ["nobind"]
+    assert counted(text) == Counter([*CLIENT_ONCE.split(), *bound])
 
 
 @given(sane_servers)
@@ -170,7 +179,7 @@ def test_a_sane_server_is_written(pki: Path, given: dict[str, Any]) -> None:
 @given(sane_clients)
 @example({
     "instance": "studio", "name": "a" * 63, "server_name": "b" * 63, "port": 65535,
-    "endpoint": ".".join(["e" * 63, "x" * 63, "a" * 63, "m" * 61]),
+    "endpoint": ".".join(["e" * 63, "x" * 63, "a" * 63, "m" * 61]), "local": "",
 })  # fmt: skip
 @many
 def test_a_sane_client_is_written(pki: Path, given: dict[str, Any]) -> None:
@@ -193,9 +202,16 @@ def test_a_client_is_refused_or_written_as_meant(pki: Path, given: dict[str, Any
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("field", ["instance", "name", "server_name", "endpoint", "port"])
+@pytest.mark.parametrize("field", ["instance", "name", "server_name", "endpoint", "port", "local"])
 def test_each_hostile_text_is_refused_or_harmless_in_a_client(pki: Path, field: str, text: str) -> None:
-    sane = {"instance": "studio", "name": "aws-gateway", "server_name": "ws", "endpoint": "example.net", "port": 1194}
+    sane = {
+        "instance": "studio",
+        "name": "aws-gateway",
+        "server_name": "ws",
+        "endpoint": "example.net",
+        "port": 1194,
+        "local": "",
+    }
     if not client_problems({**sane, field: text}):
         check_client({**sane, field: text}, pki)
 
@@ -228,7 +244,7 @@ OPTIONS = {
     ("openvpn_server", "server.ovpn.j2"): {"instance", "name", "port", "network", "networks", "clients", "pki_dir"},
     ("openvpn_server", "client.ccd.j2"): {"network"},
     ("openvpn_server", "null-routes.service.j2"): {"instance", "network", "clients"},
-    ("vpn_gateway", "gateway.ovpn.j2"): {"name", "server_name", "endpoint", "port", "pki_dir"},
+    ("vpn_gateway", "gateway.ovpn.j2"): {"name", "server_name", "endpoint", "port", "local", "pki_dir"},
 }
 
 

@@ -57,7 +57,7 @@ CLOUD: dict[str, Any] = {
     "hostvars": {"studio-manager": {"farm_public_ip": "198.18.20.10"}},
 }
 SERVER = ("instance", "name", "port", "network", "networks", "clients")
-CLIENT = ("instance", "name", "server_name", "endpoint", "port")
+CLIENT = ("instance", "name", "server_name", "endpoint", "port", "local")
 numbers = st.integers(0, 255)
 nets = st.builds(lambda one, two, prefix: f"10.{one}.{two}.0/{prefix}", numbers, numbers, st.integers(16, 28))
 fields = st.fixed_dictionaries(

@@ -150,6 +150,41 @@ class Network:
 
     # ------------------------------------------------------------------------------------------- what may happen to it
 
+    def peering(self) -> None:
+        """The remote node's VPC and the farm's are peered: a way inside, and a route to it on either side.
+
+        ``away`` is the remote node's VPC then, and its router translates nothing that goes inside.
+        """
+        cable(self.away, "pcx", self.vpc, "pcx")
+        self.away.ip("address add 10.255.0.1/30 dev pcx", "route add 10.0.0.0/24 via 10.255.0.2")
+        self.vpc.ip("address add 10.255.0.2/30 dev pcx", "route add 172.31.0.0/16 via 10.255.0.1")
+        body = f"""  counter outside {{
+  }}
+  counter bare {{
+  }}
+  counter tunnel {{
+  }}
+  chain both_ways {{
+    type filter hook forward priority filter; policy accept;
+    iifname "wan" counter name "outside"
+    oifname "wan" counter name "outside"
+    udp dport {REMOTE_PORT} counter name "tunnel" accept
+    udp sport {REMOTE_PORT} counter name "tunnel" accept
+    counter name "bare"
+  }}
+"""
+        self.away.nft("delete table inet router\n" + replacing("inet", "peering", body))
+
+    def strong_host(self, name: str) -> None:
+        """As Windows does: what has a card's address as its source leaves by that card, whatever other routes say.
+
+        Source: The Cable Guy, "Strong and Weak Host Models" (TechNet Magazine, September 2007).
+        """
+        machine = self.machine(name)
+        gateway = machine.run("ip", "route", "show", "default").split()[2]
+        own = machine.run("ip", "-4", "-o", "address", "show", "dev", "eth0").split()[3].partition("/")[0]
+        machine.ip(f"rule add from {own} lookup 100", f"route add default via {gateway} dev eth0 table 100")
+
     def manager_address(self, public: str) -> None:
         """The internet gateway of the VPC: 1:1 NAT of the manager alone, at once also for what is under way.
 
@@ -229,6 +264,10 @@ class Network:
     def loops(self) -> int:
         """How often the VPC router sent a packet for the LAN or a tunnel back into the VPC so far."""
         return self.vpc.packets("ip", "gateway")["looped"]
+
+    def inside(self) -> dict[str, int]:
+        """Packets at the router of the peered VPC: with the internet, and inside with and without the tunnel."""
+        return self.away.packets("inet", "peering")
 
     def fragments(self) -> int:
         """Fragments that a hostile path dropped so far."""

@@ -77,10 +77,12 @@ class World:
         return found
 
     def inside(self, namespace: str, *argv: str) -> subprocess.CompletedProcess[str]:
-        """Run a program in the network of a machine."""
-        path = Path(self.state()["controller_namespace_path"]).with_name(namespace)
+        """Run a program in the network of a machine, with the files that programs of the rehearsal see."""
+        state = self.state()
+        path = Path(state["controller_namespace_path"]).with_name(namespace)
+        files = f"--mount=/proc/{state['daemon_pid']}/ns/mnt"
         return subprocess.run(
-            ["nsenter", f"--net={path}", "--", *argv], capture_output=True, text=True, timeout=30, check=False
+            ["nsenter", files, f"--net={path}", "--", *argv], capture_output=True, text=True, timeout=30, check=False
         )
 
     def connect(self, namespace: str, address: str, port: int) -> str:

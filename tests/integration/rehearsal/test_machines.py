@@ -115,6 +115,12 @@ def test_metadata_is_served_with_a_token_only(world: World, manager: dict[str, A
     }
 
 
+def test_the_public_name_is_the_private_address_inside(world: World, manager: dict[str, Any]) -> None:
+    name = f"ec2-{manager['public_address'].replace('.', '-')}.eu-central-1.compute.amazonaws.com"
+    script = "import socket, sys; print(socket.gethostbyname(sys.argv[1]))"
+    assert world.inside(manager["namespace"], sys.executable, "-c", script, name).stdout.strip() == manager["address"]
+
+
 def test_a_security_group_blocks_until_it_permits(world: World, lab: dict[str, str], manager: dict[str, Any]) -> None:
     console = world.folder / "machines/manager/console.log"
     world.until(lambda: "RENDERFARM-CERTIFICATE" in console.read_text(), "the certificate on the console")

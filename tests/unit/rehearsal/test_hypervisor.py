@@ -197,10 +197,11 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    async def no_metadata(_self: Hypervisor, _machine: Machine) -> None:
+    async def nothing(_self: Hypervisor, _machine: Machine, *_more: str) -> None:
         pass
 
-    monkeypatch.setattr(Hypervisor, "_serve_metadata", no_metadata)
+    monkeypatch.setattr(Hypervisor, "_serve_metadata", nothing)
+    monkeypatch.setattr(Hypervisor, "_serve_names", nothing)
     monkeypatch.setattr(module.netns, "exists", lambda _name: False)
     monkeypatch.setattr(module, "_POWER_DELAY", 0.0)
     made: list[World] = []

@@ -39,6 +39,7 @@ def test_good_settings_are_fine() -> None:
     assert tunnel_settings.server_problems(SERVER) == []
     assert tunnel_settings.server_problems(SERVER | {"networks": [], "clients": []}) == []
     assert tunnel_settings.client_problems(GATEWAY) == []
+    assert tunnel_settings.client_problems(GATEWAY | {"local": "172.31.0.5"}) == []
     assert tunnel_settings.farm_problems(FARM) == []
     assert tunnel_settings.farm_problems(FARM | {"farm_vpn_server_side": "cloud"}) == []
 
@@ -94,6 +95,8 @@ def test_mistakes_of_a_server(changes: dict[str, Any], said: str) -> None:
         ({"endpoint": ""}, "vpn_gateway_endpoint"),
         ({"endpoint": None}, "vpn_gateway_endpoint"),
         ({"port": -1}, "vpn_gateway_port"),
+        ({"local": "172.31.0"}, "vpn_gateway_local is '172.31.0': an IPv4 address of this machine or nothing"),
+        ({"local": None}, "vpn_gateway_local"),
         ({"name": "a b"}, "vpn_gateway_name"),
         ({"server_name": "AWS-gateway"}, "are both 'aws-gateway'"),
         ({"server_name": "x; up evil"}, "vpn_gateway_server_name"),
@@ -177,6 +180,6 @@ def test_a_bad_lan_is_told_elsewhere() -> None:
 
 @given(text=st.text(max_size=80))
 def test_no_text_that_passes_is_more_than_one_word(text: str) -> None:
-    for key in ("instance", "name", "server_name", "endpoint", "port"):
-        if tunnel_settings.client_problems(GATEWAY | {key: text}) == []:
+    for key in ("instance", "name", "server_name", "endpoint", "port", "local"):
+        if text and tunnel_settings.client_problems(GATEWAY | {key: text}) == []:
             assert text.isascii() and text.split() == [text] and not set(text) & set("\"'#;\\/<>")

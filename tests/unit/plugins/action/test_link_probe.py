@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import sys
 import zipfile
@@ -69,6 +70,27 @@ def test_failure_and_silence() -> None:
         ready({"rc": 1, "failed": True, "stdout": "", "stderr": "not found"}).run(task_vars={})["reason"] == "no_answer"
     )
     assert ready({"unreachable": True, "msg": "timed out"}).run(task_vars={})["msg"] == "timed out"
+
+
+def test_a_machine_that_does_not_listen_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        options = {"remote_addr": "127.0.0.1", "port": str(port)}
+        plugin = ready(RECORDED, transport="winrm")
+        plugin._connection.get_option = options.get
+        assert plugin.run(task_vars={})["results"] == RESULTS
+    plugin = ready(RECORDED, transport="winrm")
+    plugin._connection.get_option = options.get
+    result = plugin.run(task_vars={})
+    assert result["unreachable"] is True
+    assert result["msg"].startswith(f"WinRM at 127.0.0.1 port {port} cannot be reached")
+    assert plugin._execute_module.calls == []
+
+    def vanished(address: tuple[str, int], timeout: float) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", vanished)
+    assert plugin.run(task_vars={})["msg"].endswith("timed out")
 
 
 def test_probes_are_required() -> None:

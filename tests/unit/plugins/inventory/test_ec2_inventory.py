@@ -25,6 +25,7 @@ def instance(number: int = 1, *, tags: Mapping[str, str] | None = None, **change
         mac=f"0a:00:00:00:00:{number % 256:02x}",
         private_ip=f"10.0.0.{number % 250}",
         public_ip="",
+        public_name="",
         subnet="subnet-1",
         vpc="vpc-1",
     )._replace(**changes)
@@ -190,6 +191,7 @@ def test_all_variables_of_a_node():
         "farm_mac": "0a:00:00:00:00:07",
         "farm_private_ip": "10.0.0.7",
         "farm_public_ip": "",
+        "farm_public_name": "",
         "farm_lifecycle": "spot",
         "farm_region": "eu-central-1",
         "farm_zone": "eu-central-1a",

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 
 import botocore.session
 import pytest
+from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory as ec2
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory_api as api
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -334,6 +335,7 @@ def test_a_recorded_answer():
         "mac": "0a:00:00:00:00:05",
         "private_ip": "10.0.0.5",
         "public_ip": "",
+        "public_name": "",
         "subnet": "subnet-0223456789abcdef0",
         "vpc": "vpc-0123456789abcdef0",
     }
@@ -390,6 +392,12 @@ def test_hostile_tags_stay_the_texts_that_they_are(value):
 )
 def test_launch_time_is_told_in_utc(written, told):
     assert read(recorded.item(1).replace("2026-10-14T08:00:01.000Z", written)).launch_time == told
+
+
+def test_the_public_name_is_told():
+    name = "ec2-198-51-100-9.eu-central-1.compute.amazonaws.com"
+    found = read(recorded.item(1).replace("<dnsName/>", f"<dnsName>{name}</dnsName>"))
+    assert found.public_name == name and ec2.host_variables(found, address="tunnel")["farm_public_name"] == name
 
 
 def test_the_mac_is_that_of_the_first_interface():

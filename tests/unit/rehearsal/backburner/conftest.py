@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+import socket
 import ssl
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -48,6 +49,51 @@ class Platform:
             address = str(self.nic.address)
         async with asyncio.timeout(timeout):
             return await asyncio.open_connection(address, port, local_addr=(str(self.nic.address), 0))
+
+
+class Cable(Platform):
+    """A machine whose cable can be pulled: packets vanish both ways, and a connection that lost one never recovers."""
+
+    def __init__(self, nic: Nic) -> None:
+        super().__init__(nic)
+        self.plugged = True
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    async def listen(
+        self, port: int, serve: StreamHandler, *, address: str = "0.0.0.0", tls: ssl.SSLContext | None = None
+    ) -> asyncio.AbstractServer:
+        async def plugged_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self.plugged:
+                await serve(reader, writer)
+            else:
+                await reader.read()  # takes in what comes and says nothing
+            writer.close()
+
+        return await super().listen(port, plugged_only, address=address, tls=tls)
+
+    async def connect(
+        self, address: str, port: int, *, timeout: float = 10.0
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if not self.plugged:
+            await asyncio.sleep(timeout)
+            raise TimeoutError
+        far_reader, far_writer = await super().connect(address, port, timeout=timeout)
+        near, own = socket.socketpair()
+        reader, writer = await asyncio.open_connection(sock=own)
+        for pump in (self._pump(reader, far_writer), self._pump(far_reader, writer)):
+            task = asyncio.create_task(pump)
+            self._pumps.add(task)
+            task.add_done_callback(self._pumps.discard)
+        return await asyncio.open_connection(sock=near)
+
+    async def _pump(self, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        try:
+            while (data := await source.read(4096)) and self.plugged:
+                target.write(data)
+            if not self.plugged:
+                await asyncio.Event().wait()  # neither end hears of the other again
+        finally:
+            target.close()
 
 
 class Machine:
@@ -127,6 +173,11 @@ class Farm:
         write_file(made.files, SETTINGS_FILE, default_file(made, "ServerSettings", "utf-8"))
         made.edit(ManagerName=manager.address)
         return made
+
+    def cable(self, machine: Machine) -> Cable:
+        """The machine's cable, to be pulled after its service started."""
+        machine.platform = cable = Cable(machine.platform.nic)
+        return cable
 
     def start_manager(self, machine: Machine) -> None:
         self._start(machine, "BACKBURNER_MGR_200", BackburnerManager(self.scale))

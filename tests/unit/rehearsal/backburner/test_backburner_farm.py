@@ -282,6 +282,30 @@ def test_a_server_that_falls_silent_is_absent_after_all_retries(farm, play):
     play(story())
 
 
+def test_a_server_that_was_cut_off_registers_again_by_itself(farm, play):
+    """No packet told it that the manager had given it up: its own pings stay unanswered."""
+
+    async def story() -> None:
+        manager = farm.machine(1)
+        node = farm.node(2, manager)
+        node.edit(AckTimeout="5")
+        cable = farm.cable(node)
+        farm.start_manager(manager)
+        await farm.wait_for_line(manager, "Manager ready")
+        farm.start_server(node)
+        await farm.wait_for_line(node, "accepted")
+        cable.plugged = False
+        await farm.wait_for_line(manager, "is down: no answer to 6 pings; put off-line")
+        assert [server.state for server in await servers(farm, manager)] == [ABSENT]
+        await farm.wait_for_line(node, "lost: no answer to 6 pings")
+        await farm.wait_for_line(node, "port 3234: timeout")
+        cable.plugged = True
+        await farm.wait_for_line(node, "accepted", count=2)
+        assert [server.state for server in await servers(farm, manager)] == [IDLE]
+
+    play(story())
+
+
 def test_a_present_server_cannot_be_deleted(farm, play):
     async def story() -> None:
         manager = farm.machine(1)
