@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rehearsal.hypervisor import Hypervisor
 from rehearsal.interfaces import RehearsalError
@@ -25,6 +25,7 @@ class Cloud(Protocol):
     def spot_interrupt(self, instance_id: str, in_seconds: float) -> None: ...
     def fail_next(self, action: str, code: str, count: int) -> None: ...
     def api_down(self, value: bool) -> None: ...
+    def set_vcpu_quota(self, lifecycle: Literal["spot", "on-demand"], vcpus: float) -> None: ...
 
 
 @dataclass
@@ -70,6 +71,14 @@ async def _capacity(context: Context, arguments: Sequence[str]) -> str:
     kind, zone, count = arguments
     context.cloud.set_capacity(kind, zone, _count(count, "N"))
     return f"{zone} has room for {count} instances of {kind} in all"
+
+
+async def _quota(context: Context, arguments: Sequence[str]) -> str:
+    lifecycle, vcpus = arguments
+    if lifecycle not in ("spot", "on-demand"):
+        raise RehearsalError(f"LIFECYCLE is spot or on-demand, not {lifecycle!r}")
+    context.cloud.set_vcpu_quota("spot" if lifecycle == "spot" else "on-demand", _count(vcpus, "VCPUS"))
+    return f"Service Quotas allows {vcpus} vCPUs {lifecycle}"
 
 
 async def _spot_interrupt(context: Context, arguments: Sequence[str]) -> str:
@@ -156,7 +165,10 @@ FAULTS = {
     for fault in (
         Fault("api-down", ("SECONDS",), "the EC2 API answers nobody", _api_down),
         Fault(
-            "api-error", ("ACTION", "CODE", "N"), "the next N calls of an action (or *) end with an error", _api_error
+            "api-error",
+            ("ACTION", "CODE", "N"),
+            "the next N calls of an action (or *) end with an error; 0: no more",
+            _api_error,
         ),
         Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
         Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type in a zone", _capacity),
@@ -169,6 +181,7 @@ FAULTS = {
             "the studio's router stops (or goes on) forwarding the VPN's port",
             _port_forward,
         ),
+        Fault("quota", ("LIFECYCLE", "VCPUS"), "Service Quotas allows so many vCPUs, spot or on-demand", _quota),
         Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
         Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),

@@ -1,4 +1,4 @@
-"""The endpoint: one WSGI application for EC2, SSM, STS and IAM."""
+"""The endpoint: one WSGI application for EC2 and the services beside it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Endpoint:
 
     def _answer(self, request: ApiRequest, environ: Environ, as_json: bool) -> tuple[bytes, str, int]:
         home = self.region.settings.region
-        if request.region != home and request.service not in ("sts", "iam"):
+        if request.region != home and request.service not in ("sts", "iam", "pricing"):
             raise not_modelled(f"the region {request.region}: it rehearses {home} only")
         if as_json:
             return json.dumps(handle_json(self.region, request)).encode(), JSON, 200

@@ -34,6 +34,11 @@ class Faults:
         self._down = False
 
     def fail_next(self, action: str, code: str, count: int) -> None:
+        """``count`` 0 takes back what was told about ``action`` before."""
+        if not count:
+            with self._lock:
+                self._pending.pop(action, None)
+            return
         message = MESSAGES.get(code, f"Injected by the rehearsal: {code}")
         with self._lock:
             self._pending[action] += [ApiError(code, message, STATUS.get(code, 400))] * count

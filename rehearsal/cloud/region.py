@@ -52,6 +52,7 @@ class Region:
         self.fleets: dict[str, Fleet] = {}
         self.spot_requests: dict[str, SpotRequest] = {}
         self.tokens: dict[tuple[str, str], tuple[str, Any]] = {}
+        self.vcpu_quotas = dict.fromkeys(("L-34B43A08", "L-1216C47A"), settings.vcpu_quota)
         self.capacity: dict[tuple[str, str, Lifecycle | None], int] = {
             (kind, zone, None): number for (kind, zone), number in settings.capacity.items()
         }

@@ -7,7 +7,20 @@ print (English).  A form that is not modelled gives a return code other than 0 a
 
 from __future__ import annotations
 
-from rehearsal.windows.programs import backburner, ec2launch, msiexec, net, netsh, ping, python, reg, route, sc, small, tapctl
+from rehearsal.windows.programs import (
+    backburner,
+    ec2launch,
+    msiexec,
+    net,
+    netsh,
+    ping,
+    python,
+    reg,
+    route,
+    sc,
+    small,
+    tapctl,
+)
 from rehearsal.windows.programs.base import Invocation, Program, console, refuse
 
 TABLE: dict[str, Program] = {
