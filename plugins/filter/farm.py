@@ -10,6 +10,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils import networks
+from ..plugin_utils import image_contents as contents
 from ..plugin_utils import tables, user_data
 
 
@@ -47,12 +48,18 @@ def farm_user_data(
         raise AnsibleFilterError(f"farm_user_data: {error}.") from error
 
 
+def image_contents(installers: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image is made of."""
+    return contents.image_contents(installers, settings)
+
+
 class FilterModule:
     """Filters about the farm as a whole."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "farm_user_data": farm_user_data,
+            "image_contents": image_contents,
             "network_problems": network_problems,
             "text_table": text_table,
             "zone_subnets": zone_subnets,

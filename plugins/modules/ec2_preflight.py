@@ -146,6 +146,10 @@ stock_image:
   description: Id of the stock image, empty when it is not known.
   type: str
   returned: always
+prices:
+  description: On-demand prices in USD per hour by instance type, as far as they are known.
+  type: dict
+  returned: always
 images:
   description: The farm's available images, newest first.
   type: list
@@ -240,6 +244,7 @@ def result(findings: list[preflight.Finding], facts: preflight.Facts) -> dict[st
         "report": preflight.report(findings),
         "stock_image": str((facts.base_image or {}).get("image_id", "")),
         "images": list(facts.images or []),
+        "prices": {kind: price for kind, price in (facts.on_demand_prices or {}).items() if price is not None},
     }
 
 
