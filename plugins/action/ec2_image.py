@@ -20,6 +20,7 @@ OPTIONS = {
     "tags": {"type": "dict", "required": True},
     "region": {"type": "str", "required": True},
     "minutes": {"type": "int", "default": 60},
+    "fast_launch": {"type": "int", "default": 0},
 }
 
 
@@ -44,6 +45,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 TagSpecifications=images.specifications(options["tags"]),
             )["ImageId"]
             image = images.wait(ec2, image_id, minutes=options["minutes"], say=display.display)
+            if options["fast_launch"]:
+                images.enable_fast_launch(ec2, image_id, options["fast_launch"])
         except images.ImageError as error:
             raise AnsibleActionFail(str(error)) from error
         except Exception as error:

@@ -152,16 +152,35 @@ def remove(ec2: Any, image: Mapping[str, Any]) -> list[str]:
     Snapshots that another image needs stay (EC2 API Reference, DeregisterImage, DeleteAssociatedSnapshots).
     """
     image_id = str(image["ImageId"])
-    fast = [
-        entry
-        for entry in ec2.describe_fast_launch_images(ImageIds=[image_id])["FastLaunchImages"]
-        if not str(entry["State"]).startswith("disabl")
-    ]
-    if fast:
-        # With Force the snapshots that were made in advance go too (EC2 API Reference, DisableFastLaunch).
-        ec2.disable_fast_launch(ImageId=image_id, Force=True)
+    _disable_fast_launch(ec2, image_id)
     answer = ec2.deregister_image(ImageId=image_id, DeleteAssociatedSnapshots=True)
     deleted = [
         entry["SnapshotId"] for entry in answer.get("DeleteSnapshotResults", []) if entry["ReturnCode"] == "success"
     ]
     return [f"image {image['Name']} ({image_id})", *(f"snapshot {each}" for each in deleted)]
+
+
+def enable_fast_launch(ec2: Any, image_id: str, snapshots: int) -> None:
+    """Have EC2 prepare ``snapshots`` first boots. MaxParallelLaunches is at least 6 (EC2 API Reference)."""
+    ec2.enable_fast_launch(
+        ImageId=image_id,
+        ResourceType="snapshot",
+        SnapshotConfiguration={"TargetResourceCount": snapshots},
+        MaxParallelLaunches=max(6, snapshots),
+    )
+
+
+def _disable_fast_launch(ec2: Any, image_id: str, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Wait until EC2 has removed the snapshots that it prepared: after the image is gone nobody removes them."""
+    begun = False
+    for _ in range(int(STOP_SECONDS / POLL_SECONDS)):
+        found = ec2.describe_fast_launch_images(ImageIds=[image_id])["FastLaunchImages"]
+        if not found:
+            return
+        if not begun:
+            ec2.disable_fast_launch(ImageId=image_id)
+            begun = True
+        sleep(POLL_SECONDS)
+    raise ImageError(
+        f"Fast Launch of {image_id} is not disabled after {STOP_SECONDS / 60:.0f} minutes: try again later"
+    )

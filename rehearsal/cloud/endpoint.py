@@ -17,6 +17,7 @@ from rehearsal.cloud import (  # noqa: F401  (they register their actions)
     console,
     disks,
     eni,
+    fast_launch,
     fleet,
     images,
     instances,

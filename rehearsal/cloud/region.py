@@ -8,7 +8,7 @@ import random
 import threading
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rehearsal.cloud import catalog
 from rehearsal.cloud.errors import ApiError, invalid, unknown
@@ -28,6 +28,9 @@ from rehearsal.cloud.records import (
     Volume,
 )
 from rehearsal.cloud.settings import CloudSettings
+
+if TYPE_CHECKING:
+    from rehearsal.cloud.fast_launch import FastLaunch
 
 RESERVED_AT_START = 4  # Amazon VPC User Guide, "Subnet CIDR blocks": the first four addresses and the last one
 TAG_LIMIT = 50
@@ -52,6 +55,7 @@ class Region:
         self.fleets: dict[str, Fleet] = {}
         self.spot_requests: dict[str, SpotRequest] = {}
         self.tokens: dict[tuple[str, str], tuple[str, Any]] = {}
+        self.fast_launch: dict[str, FastLaunch] = {}
         self.vcpu_quotas = dict.fromkeys(("L-34B43A08", "L-1216C47A"), settings.vcpu_quota)
         self.capacity: dict[tuple[str, str, Lifecycle | None], int] = {
             (kind, zone, None): number for (kind, zone), number in settings.capacity.items()
