@@ -24,6 +24,7 @@ REASONS: Final = {
     "not_sealed": "the image does not say whose identity its backburner.xml carries",
     "program": "a program of Windows failed or took too long",
     "route": "a route cannot be set as asked",
+    "smoke": "Backburner on the builder did not do the probe job",
     "service": "a Windows service is missing or does not reach the wanted state",
     "unexpected": "a defect of farmnode; its log has the traceback",
     "unknown_manager": "the manager's name does not resolve, or is no address",

@@ -57,7 +57,7 @@ def smoke(machine: Machine) -> dict[str, Any]:
 def write_frame(folder: str, number: str, computer: str) -> dict[str, Any]:
     """One task of the probe job: a file that says where it was made."""
     if not number.isdigit():
-        raise FarmNodeError("bad_frame", f"the number of the task is {number!r}; cmdjob.exe replaces %tn by it.")
+        raise FarmNodeError("smoke", f"the number of the task is {number!r}; cmdjob.exe replaces %tn by it.")
     path = paths.real(folder) / f"frame{int(number):04d}.txt"
     files.write(path, f"task {int(number)} on {computer}\r\n".encode("ascii", "replace"))
     return {"changed": True, "path": paths.shown(path)}

@@ -181,7 +181,10 @@ def wait_for_end(pid: int) -> None:
 def main(state: Path, bake: str) -> int:
     """Wait, then clean. The exit code is for the log only: nobody waits for it."""
     path = record_path(state, bake)
-    record = Record(**json.loads(path.read_text()))
+    try:
+        record = Record(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return 0  # the bake ended before this process had begun
     if record.alive():
         wait_for_end(record.pid)
     if not path.exists():

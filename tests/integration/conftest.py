@@ -8,7 +8,15 @@ import pytest
 
 HERE = Path(__file__).parent
 DRILLS = [
-    HERE / name for name in ("vpn", "test_link.py", "test_linux_workstation.py", "test_pki.py", "test_vpn_revoke.py")
+    HERE / name
+    for name in (
+        "vpn",
+        "test_bake_drills.py",
+        "test_link.py",
+        "test_linux_workstation.py",
+        "test_pki.py",
+        "test_vpn_revoke.py",
+    )
 ]
 
 
