@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from .installers import flat
+
 PROJECT = Path(__file__).resolve().parents[2]
 # Whose tasks run on the builder. Their text is part of what an image is made of; their documentation is not.
 RECIPES = (
@@ -35,7 +37,7 @@ def image_contents(installers: Mapping[str, Any], settings: Mapping[str, Any]) -
     ``installers`` is farm_installers; ``settings`` is all else that an image depends on. Where an installer comes from
     is no part of it: its SHA-256 says what it is.
     """
-    items = [_item(name, source) for name, source in _flat(installers)]
+    items = [_item(name, source) for name, source in flat(installers)]
     code = {"farmnode": _hash_of(sorted((PROJECT / "farmnode").glob("*.py"))), "recipe": _hash_of(_recipe())}
     whole = json.dumps([items, code, settings], sort_keys=True, default=str)
     summary = ", ".join(f"{item['name']} {item['sha256'][:8]}" for item in items)
@@ -45,14 +47,6 @@ def image_contents(installers: Mapping[str, Any], settings: Mapping[str, Any]) -
         "code": code,
         "summary": summary if len(summary) <= LONGEST_TAG else summary[: LONGEST_TAG - 3] + "...",
     }
-
-
-def _flat(installers: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    for name, source in installers.items():
-        if isinstance(source, Mapping):
-            yield name, source
-        else:
-            yield from ((str(each["name"]), each) for each in source)
 
 
 def _item(name: str, source: Mapping[str, Any]) -> dict[str, str]:

@@ -55,6 +55,8 @@ class Region:
         self.fleets: dict[str, Fleet] = {}
         self.spot_requests: dict[str, SpotRequest] = {}
         self.tokens: dict[tuple[str, str], tuple[str, Any]] = {}
+        self.objects: dict[tuple[str, str], bytes] = {}
+        """What is in S3, by bucket and key."""
         self.fast_launch: dict[str, FastLaunch] = {}
         self.vcpu_quotas = dict.fromkeys(("L-34B43A08", "L-1216C47A"), settings.vcpu_quota)
         self.capacity: dict[tuple[str, str, Lifecycle | None], int] = {
