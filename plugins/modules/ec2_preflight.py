@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: ec2_preflight
 short_description: Find out whether a render farm can come up, and what it will cost, before anything is launched
-version_added: 0.2.0
+version_added: 0.1.0
 author:
   - Renderfarm Cloud contributors
 description:
