@@ -151,6 +151,20 @@ PROBES: tuple[Probe, ...] = (
 )  # fmt: skip
 
 
+# What only one of the two playbooks does; nobody is stopped for a right that is not needed.
+BAKE_ONLY = frozenset({"ec2:CreateImage", "ec2:DeleteSnapshot", "ec2:DeregisterImage", "ec2:StopInstances"})
+UP_ONLY = frozenset(
+    {
+        "ec2:AllocateAddress",
+        "ec2:CreateFleet",
+        "ec2:CreateLaunchTemplate",
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeAddresses",
+        "ec2:DescribeNetworkInterfaces",
+    }
+)
+
+
 class CredentialsError(Exception):
     """Nobody may ask anything: all other questions would have the same answer."""
 
@@ -181,7 +195,8 @@ def collect(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> Fac
         {
             probe.action: _dry_run(clients["ec2"], probe, ids, farm)
             for probe in PROBES
-            if all(ids.get(need) for need in probe.needs)
+            if probe.action not in {"bake": UP_ONLY, "up": BAKE_ONLY}.get(wish.purpose, ())
+            and all(ids.get(need) for need in probe.needs)
         }
     )
     facts.permissions = {**{action: _outcome(said) for action, said in outcomes.items()}, **denied}

@@ -12,6 +12,8 @@ from ansible_collections.renderfarm.cloud.plugins.module_utils import preflight,
 from ansible_collections.renderfarm.cloud.plugins.module_utils.preflight import Facts, Finding, Route, Running, Wish
 from botocore.exceptions import ClientError, NoCredentialsError
 
+from tests import iam_policy
+
 TYPES = ("c7i.4xlarge", "c6i.4xlarge")
 WISH = Wish(
     purpose="up",
@@ -312,12 +314,32 @@ def test_facts_from_aws():
 def test_dry_runs_name_only_what_the_farm_has():
     clients = aws()
     tried = set(collect(clients).permissions)
-    assert {"ec2:CreateSubnet", "ec2:RunInstances", "ec2:DeregisterImage"} <= tried
+    assert {"ec2:CreateSubnet", "ec2:RunInstances", "ec2:AllocateAddress"} <= tried
     assert not {"ec2:TerminateInstances", "ec2:CreateFleet", "ec2:CreateRoute"} & tried
     changing = [
         name for name, given in clients["ec2"].calls if not name.startswith("Describe") and not given.get("DryRun")
     ]
     assert changing == []
+
+
+@pytest.mark.parametrize(
+    ("purpose", "tried", "left_out"),
+    [
+        ("bake", "ec2:DeregisterImage", "ec2:AllocateAddress"),
+        ("up", "ec2:AllocateAddress", "ec2:DeregisterImage"),
+        ("check", "ec2:AllocateAddress", None),
+        ("check", "ec2:DeregisterImage", None),
+    ],
+)
+def test_only_what_is_needed_is_tried(purpose, tried, left_out):
+    known = preflight_facts.collect(aws(), replace(WISH, purpose=purpose), "studio", "/aws/service/x")
+    assert tried in known.permissions
+    assert left_out not in known.permissions
+
+
+def test_every_dry_run_is_in_the_policy():
+    assert {probe.action for probe in preflight_facts.PROBES} <= iam_policy.allowed()
+    assert {probe.action for probe in preflight_facts.PROBES} >= preflight_facts.BAKE_ONLY | preflight_facts.UP_ONLY
 
 
 @pytest.mark.parametrize("action", ["CreateVpc", "RunInstances", "DescribeVpcs", "DescribeVolumes"])
