@@ -2,14 +2,17 @@ r"""``backburner.xml`` on the disk: which file it is, reading it, computing a ne
 
 The folders are those that Autodesk documents: the profile of the account that runs the service ("per-user application
 data directory of the Local Service user", Creative Finishing set-up guide), of the user for the desktop programs
-(``AppData\Local\backburner``), and ``Network`` in the program's folder for old versions (3ds Max Help).
+(``AppData\Local\backburner``), and ``Network`` in the program's folder for old versions (3ds Max Help).  Where a
+service's account has a file, the newest of its files counts, for that is what the service reads; otherwise the newest
+of all.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +26,18 @@ from farmnode.identity import Identity, replace_identity
 ELEMENTS: Final = ("ManagerName", "ManagerPort", "ServerName", "ServerPort", "NetworkMask")
 
 FILE: Final = "backburner.xml"
+
+#: The switch "Automatic Search" of the dialogs, which lets a server take any manager that it finds.  Its element's name
+#: is not documented; where one of these is there, it is switched off.
+_AUTOMATIC_SEARCH: Final = re.compile(r"(?:use|enable)?auto(?:matic)?(?:manager)?search(?:manager)?", re.IGNORECASE)
+
+#: Accounts of services that have no folder under ``Users``, by the last part of their name in lower case.  A 32-bit
+#: program sees SysWOW64 in the place of System32.
+_PROFILES: Final = {
+    "localservice": (("ServiceProfiles", "LocalService"),),
+    "networkservice": (("ServiceProfiles", "NetworkService"),),
+    "localsystem": (("SysWOW64", "config", "systemprofile"), ("System32", "config", "systemprofile")),
+}
 
 
 @dataclass(frozen=True)
@@ -40,29 +55,55 @@ class Edit:
         return self.after != self.before.text
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The file that counts, the other files that there are, and why it is this one."""
+
+    path: Path
+    others: tuple[Path, ...]
+    why: str
+
+    def __str__(self) -> str:
+        text = f"{paths.shown(self.path)}, {self.why}"
+        return text + (f" (there are also {', '.join(map(paths.shown, self.others))})" if self.others else "")
+
+
+def profiles(account: str) -> list[Path]:
+    """Where the profile of the service account ``account`` (as ``sc.exe qc`` names it) may be."""
+    name = account.rpartition("\\")[2].replace(" ", "").lower()
+    windows = Path(paths.environment("SystemRoot"))
+    if name in _PROFILES:
+        return [windows.joinpath(*parts) for parts in _PROFILES[name]]
+    # A user principal name keeps the part before the sign; Windows appends the domain where two accounts share a name.
+    name = name.partition("@")[0]
+    return [user for user in _users() if user.name.lower() == name or user.name.lower().startswith(f"{name}.")]
+
+
 def candidates() -> list[Path]:
     """Where the file may be, the most likely place first."""
     windows = Path(paths.environment("SystemRoot"))
-    users = Path(paths.environment("SystemDrive") + os.sep, "Users")
-    profiles = [
-        windows / "ServiceProfiles" / "LocalService",
-        windows / "ServiceProfiles" / "NetworkService",
-        windows / "SysWOW64" / "config" / "systemprofile",
-        windows / "System32" / "config" / "systemprofile",
-        *(sorted(folder for folder in users.iterdir() if folder.is_dir()) if users.is_dir() else []),
-    ]
+    places = [windows.joinpath(*parts) for name in _PROFILES for parts in _PROFILES[name]] + _users()
     programs = [os.environ.get(name) for name in ("ProgramFiles(x86)", "ProgramFiles")]
-    return [profile / "AppData" / "Local" / "backburner" / FILE for profile in profiles] + [
+    return [_in_profile(profile) for profile in places] + [
         Path(folder, "Autodesk", "Backburner", "Network", FILE) for folder in programs if folder
     ]
 
 
-def find(places: Sequence[Path] | None = None) -> Path:
-    """The newest of the files that exist; among equals the most likely place.
+def _users() -> list[Path]:
+    users = Path(paths.environment("SystemDrive") + os.sep, "Users")
+    return sorted(folder for folder in users.iterdir() if folder.is_dir()) if users.is_dir() else []
 
-    Raises FarmNodeError that lists every place when there is none.
+
+def _in_profile(profile: Path) -> Path:
+    return profile / "AppData" / "Local" / "backburner" / FILE
+
+
+def find(account: str | None = None) -> Choice:
+    """The file that counts for a service of ``account``: the newest of its own, without one the newest of all.
+
+    Among equals the most likely place.  FarmNodeError that lists every place when there is none.
     """
-    places = candidates() if places is None else places
+    places = candidates()
     there = [place for place in places if place.is_file()]
     if not there:
         raise FarmNodeError(
@@ -70,7 +111,11 @@ def find(places: Sequence[Path] | None = None) -> Path:
             f"{FILE} is in none of {', '.join(map(paths.shown, places))}. Install Backburner and start its services "
             "once, so that it writes the file, or say by 'path' where it is.",
         )
-    return max(there, key=lambda place: place.stat().st_mtime_ns)
+    own = {_in_profile(profile) for profile in profiles(account)} if account else set()
+    of_account = [place for place in there if place in own]
+    chosen = max(of_account or there, key=lambda place: place.stat().st_mtime_ns)
+    why = f"of {account}, whose services read it" if of_account else "the newest"
+    return Choice(chosen, tuple(place for place in there if place != chosen), why)
 
 
 def read(path: Path) -> document.Encoded:
@@ -104,6 +149,9 @@ def edit(path: Path, old: Iterable[Identity], new: Identity | None, wanted: Mapp
     text = document.set_values(text, wanted, shown)
     now = _known(text, shown)
     changes = {name: (was[name], now[name]) for name in ELEMENTS if was[name] != now[name]}
+    if "ManagerName" in wanted:
+        text, switched = document.switch_off(text, _AUTOMATIC_SEARCH, shown)
+        changes |= switched
     return Edit(path, before, text, changes, replaced)
 
 

@@ -1,11 +1,15 @@
 """From power-on to a registered machine, in phases.
 
-metadata → role → (tunnel →) identity → routes → manager → services → registration.  The order is the point: a Backburner service
-starts only after its file is right, so no machine ever registers as another one.  A delay could not promise that.
+metadata → role → (tunnel →) identity → routes → drives → manager → services → registration.  The order is the point: a
+Backburner service starts only after its file is right, so no machine ever registers as another one.  A delay could not
+promise that.
+
+Each phase may run again at any time, for a machine may lose its power in the middle of it: it looks at what is there
+and makes it right.  What may pass (`farmnode.errors.PASSING`) is tried again until the limit of the phase (`Limits`).
 
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
-``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``outcome`` ``done``, ``skipped`` or
-``failed``, ``detail``), and at the end ``seconds`` and, when it failed, ``reason``.
+``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``tries``, ``outcome`` ``running``,
+``done``, ``skipped`` or ``failed``, ``detail``), and at the end ``seconds`` and, when it failed, ``reason``.
 """
 
 from __future__ import annotations
@@ -15,21 +19,30 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from farmnode import backburner_xml, converge, farm, manager, paths, routes, services
+from farmnode import backburner_xml, converge, drives, farm, manager, paths, routes, services
 from farmnode.converge import Desired
-from farmnode.errors import FarmNodeError
-from farmnode.farm import Farm
+from farmnode.errors import PASSING, FarmNodeError
+from farmnode.farm import Farm, Limits
 from farmnode.machine import Machine
 from farmnode.metadata import Instance
 from farmnode.routes import Route
+
+#: Seconds after which a phase that waits says so on the console: the farm must not look dead meanwhile.
+_PATIENCE: Final = 10.0
+
+#: Seconds between two tries of a phase: first and most.
+_PAUSES: Final = (0.5, 5.0)
+
+#: How often, and after how many seconds, a machine of no use tries to end itself.
+_ENDING: Final = (5, 10.0)
 
 #: What follows the phases metadata and role.
 _PHASES: Final = {
     "builder": (),
     "manager": ("identity", "services", "manager"),
-    "render_node": ("identity", "routes", "manager", "services", "registration"),
+    "render_node": ("identity", "routes", "drives", "manager", "services", "registration"),
     # A remote node's tunnel brings its routes, and the address by which the manager reaches it.
-    "remote_node": ("tunnel", "identity", "manager", "services", "registration"),
+    "remote_node": ("tunnel", "identity", "drives", "manager", "services", "registration"),
 }
 
 
@@ -47,6 +60,7 @@ class Boot:
         self._instance: Instance | None = None
         self._farm: Farm | None = None
         self._tunnel_address: IPv4Address | None = None
+        self._waiting_said = False
 
     def run(self) -> dict[str, Any]:
         """Boot; returns the event that was also said on the serial port, ``ready`` or ``failed``."""
@@ -54,10 +68,10 @@ class Boot:
         log.info("boot begins")
         before = self._remembered_role()
         try:
-            self._phase("metadata", self._metadata)
-            self._phase("role", self._role)
+            self._phase("metadata", self._metadata, 0)  # asks again by itself
+            self._phase("role", self._role, 0)
             for name in _PHASES[self._known["role"]]:
-                self._phase(name, getattr(self, f"_{name}"))
+                self._phase(name, getattr(self, f"_{name}"), self._limit(name))
             event = self._end("ready")
             self._machine.serial.say(event)
         except FarmNodeError as error:
@@ -94,7 +108,7 @@ class Boot:
             self._tunnel_address = min(own) if own else None
             return bool(own)
 
-        if not self._machine.clock.wait(found, limit):
+        if not self._wait(found, limit, lambda: f"no address in {network} yet"):
             raise FarmNodeError(
                 "no_tunnel",
                 f"no address in {network} after {limit:g} seconds. Keys and configuration come from farm-up.yml; see "
@@ -122,8 +136,7 @@ class Boot:
             ),
             machine,
         )
-        assert result.edit is not None
-        return f"{paths.shown(result.edit.path)} is right, " + ("changed" if result.changed else "as it was")
+        return f"{result.choice} is right, " + ("changed" if result.changed else "as it was")
 
     def _routes(self) -> str:
         """The farm's other networks through the manager, which is their gateway."""
@@ -140,11 +153,18 @@ class Boot:
         result = converge.apply(Desired(routes=wanted), self._machine)
         return f"{_list(wanted)}, " + ("changed" if result.changed else "as they were")
 
+    def _drives(self) -> str:
+        share = self._told.share
+        if share is None:
+            raise _Skipped("the farm names no share")
+        return drives.map_share(share, self._machine.programs)
+
     def _manager(self) -> str:
         """Wait until the manager takes connections; on the manager itself that is its own service."""
         address = "127.0.0.1" if self._known["role"] == "manager" else manager.resolve(self._manager_name)
         port, limit = self._told.manager_port, self._told.limits.manager
-        if not self._machine.clock.wait(lambda: manager.listens(address, port), limit):
+        waits = f"nothing takes a connection at {address}:{port} yet"
+        if not self._wait(lambda: manager.listens(address, port), limit, lambda: waits):
             raise FarmNodeError(
                 "manager_unreachable",
                 f"nothing took a connection at {address}:{port} for {limit:g} seconds. "
@@ -173,7 +193,7 @@ class Boot:
             problem[0] = f"the manager lists it as {states[0]}" if states else "the manager does not list it"
             return any(state != manager.ABSENT for state in states)
 
-        if not self._machine.clock.wait(registered, limits.registration, first=0.2):
+        if not self._wait(registered, limits.registration, lambda: problem[0], first=0.2):
             raise FarmNodeError(
                 "not_registered",
                 f"{own.name} ({own.mac}) is not registered at {address} after {limits.registration:g} seconds: "
@@ -205,23 +225,41 @@ class Boot:
     def _remembered_role(self) -> str | None:
         """The role of the boot before this one, for the case that this one cannot find out."""
         try:
-            role = self._machine.state.load().get("boot", {}).get("role")
+            boot = self._machine.state.load().get("boot")
         except FarmNodeError as error:
             self._machine.log.error(str(error))
             return None
+        role = boot.get("role") if isinstance(boot, dict) else None
         return role if isinstance(role, str) else None
 
     # ------------------------------------------------------------------------------------------------- bookkeeping
 
-    def _phase(self, name: str, run: Callable[[], str]) -> None:
+    def _limit(self, name: str) -> float:
+        """Seconds for which the phase is tried again after an error that may pass."""
+        limits = self._farm.limits if self._farm is not None else Limits()
+        # The share is the manager's, which may be later than its nodes.
+        own = {
+            "tunnel": limits.tunnel,
+            "drives": limits.manager,
+            "manager": limits.manager,
+            "services": limits.service,
+            "registration": limits.registration,
+        }
+        return own.get(name, limits.setup)
+
+    def _phase(self, name: str, run: Callable[[], str], limit: float) -> None:
+        """Run one phase, again after what may pass; FarmNodeError when it cannot be done within ``limit`` seconds."""
         clock = self._machine.clock
         begun = clock.monotonic()
-        record: dict[str, Any] = {"name": name, "started": clock.stamp()}
+        record: dict[str, Any] = {"name": name, "started": clock.stamp(), "outcome": "running", "tries": 0}
         self._known["phase"] = name
+        self._known["phases"].append(record)
+        self._waiting_said = False
         self._machine.log.info(f"phase {name} begins")
+        self._machine.state.update(boot=self._known)
         outcome, detail = "failed", ""
         try:
-            outcome, detail = "done", run()
+            outcome, detail = "done", self._try(run, record, begun + limit)
         except _Skipped as skipped:
             outcome, detail = "skipped", str(skipped)
         except FarmNodeError as error:
@@ -229,18 +267,58 @@ class Boot:
             raise
         finally:
             record |= {"seconds": round(clock.monotonic() - begun, 3), "outcome": outcome, "detail": detail}
-            self._known["phases"].append(record)
             self._machine.log.info(f"phase {name} {outcome} after {record['seconds']} s: {detail}")
-        self._machine.state.update(boot=self._known)
+
+    def _try(self, run: Callable[[], str], record: dict[str, Any], end: float) -> str:
+        clock = self._machine.clock
+        begun = clock.monotonic()
+        pause, most = _PAUSES
+        while True:
+            record["tries"] += 1
+            try:
+                return run()
+            except FarmNodeError as error:
+                if error.reason not in PASSING or clock.monotonic() + pause > end:
+                    raise
+                self._machine.log.error(f"phase {record['name']}, try {record['tries']}: {error}")
+                problem = error.message
+            if clock.monotonic() - begun >= _PATIENCE:
+                self._say_waiting(problem)
+            clock.sleep(pause)
+            pause = min(pause * 2, most)
+
+    def _wait(self, ready: Callable[[], bool], limit: float, problem: Callable[[], str], *, first: float = 0.1) -> bool:
+        """`Clock.wait`, which tells the console once what it waits for when that takes long."""
+        clock = self._machine.clock
+        begun = clock.monotonic()
+
+        def asked() -> bool:
+            if ready():
+                return True
+            if clock.monotonic() - begun >= _PATIENCE:
+                self._say_waiting(problem())
+            return False
+
+        return clock.wait(asked, limit, first=first)
+
+    def _say_waiting(self, problem: str) -> None:
+        if not self._waiting_said:
+            self._waiting_said = True
+            self._machine.serial.say(self._event("waiting") | {"phase": str(self._known["phase"]), "reason": problem})
+
+    def _event(self, event: str) -> dict[str, Any]:
+        """``event`` with what is known of this machine."""
+        clock, known = self._machine.clock, self._known
+        said = {"event": event, "version": 1, "time": clock.stamp()}
+        said |= {key: known[key] for key in ("instance", "role", "name", "mac", "address") if key in known}
+        return said | {"seconds": round(clock.monotonic() - self._begun, 3)}
 
     def _end(self, event: str, **more: str) -> dict[str, Any]:
         """Note how it ended; returns what to say about it."""
-        clock, known = self._machine.clock, self._known
-        known |= {"event": event, "seconds": round(clock.monotonic() - self._begun, 3), **more}
-        said = {"event": event, "version": 1, "time": clock.stamp()}
-        said |= {key: known[key] for key in ("instance", "role", "name", "mac", "address", "seconds") if key in known}
+        said = self._event(event)
+        self._known |= {"event": event, "seconds": said["seconds"], **more}
         try:
-            self._machine.state.update(boot=known)
+            self._machine.state.update(boot=self._known)
         except FarmNodeError as error:  # the disk is full, perhaps; the serial port is not
             self._machine.log.error(str(error))
         return said | more
@@ -254,11 +332,19 @@ class Boot:
         # Without a role it can only be a machine that nobody will use: an hour of it costs as much as one of use.
         if role is None or role in farm.ROLES_THAT_END:
             machine.log.info("shutting down: this machine is of no use")
-            try:
-                machine.shut_down()
-            except FarmNodeError as error:
-                machine.log.error(str(error))
+            self._shut_down()
         return event
+
+    def _shut_down(self) -> None:
+        times, pause = _ENDING
+        for left in reversed(range(times)):
+            try:
+                self._machine.shut_down()
+                return
+            except FarmNodeError as error:
+                self._machine.log.error(str(error))
+            if left:
+                self._machine.clock.sleep(pause)
 
 
 def _list(wanted: tuple[Route, ...]) -> str:

@@ -13,11 +13,13 @@ from farmnode import converge, manager, probe
 from farmnode.boot import Boot
 from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
+from farmnode.identity import normal_mac
 from farmnode.machine import Machine
 from farmnode.programs import Programs
 from farmnode.seal import seal
 from farmnode.smoke import smoke, write_frame
 from farmnode.status import status
+from farmnode.watch import watch
 
 
 def main(arguments: Sequence[str], *, make_machine: Callable[[], Machine] = Machine) -> int:
@@ -38,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="farmnode", description="What runs on every Windows machine of the farm.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("boot", help="become what the farm wants this machine to be, then report")
+    commands.add_parser("watch", help="after the boot: look after this machine until it ends")
     commands.add_parser("seal", help="make this builder ready to become an image")
     commands.add_parser("smoke", help="prove on this builder that Backburner runs a job")
     command = commands.add_parser("frame", help="a task of the job of 'smoke'")
@@ -50,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("servers", help="the servers that are registered at a manager")
     command.add_argument("--manager", default="127.0.0.1", help="its name or address (default: this machine)")
     command.add_argument("--port", type=int, default=manager.PORT, help="its port (default: %(default)s)")
+    command.add_argument("--jobs", action="store_true", help="list the jobs of its queue as well")
+    command.add_argument(
+        "--wait",
+        type=float,
+        metavar="SECONDS",
+        help="answer when all MAC addresses of the JSON list on standard input are registered, or after SECONDS",
+    )
     command = commands.add_parser("probe", help="what this machine sees of the others: the list on standard input")
     command.add_argument("--system", choices=("windows", "linux"), default="windows", help="whose ping (%(default)s)")
     return parser
@@ -58,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 def _boot(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
     event = Boot(machine).run()
     return event if event["event"] == "ready" else event | {"failed": True, "msg": event["reason"]}
+
+
+def _watch(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    return watch(machine)
 
 
 def _seal(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
@@ -96,12 +110,30 @@ def _status(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _servers(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
-    listed = manager.servers(manager.resolve(options.manager), options.port, machine.clock)
-    return {"servers": [server.as_json() for server in listed]}
+    place = manager.resolve(options.manager), options.port
+    answer: dict[str, Any] = {}
+    if options.wait is not None:
+        answer["servers"] = _rows(manager.wait_for(_expected(), *place, machine.clock, limit=options.wait))
+    if options.jobs:
+        listed, jobs = manager.queue(*place, machine.clock)
+        answer |= {"servers": _rows(listed), "jobs": _rows(jobs)}
+    return answer or {"servers": _rows(manager.servers(*place, machine.clock))}
+
+
+def _rows(items: Sequence[manager.Server | manager.Job]) -> list[dict[str, str]]:
+    return [item.as_json() for item in items]
+
+
+def _expected() -> list[str]:
+    expected = _standard_input()
+    if not isinstance(expected, list) or not all(isinstance(mac, str) for mac in expected):
+        raise FarmNodeError("bad_desired_state", f"standard input must be a list of MAC addresses, not {expected!r}.")
+    return [normal_mac(mac) for mac in expected]
 
 
 _COMMANDS: Final[dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]]] = {
     "boot": _boot,
+    "watch": _watch,
     "seal": _seal,
     "smoke": _smoke,
     "frame": _frame,

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, Final
 
-from farmnode import backburner_xml, forwarding, manager, null_routes, paths, routes, services
+from farmnode import backburner_xml, first_run, forwarding, manager, null_routes, paths, routes, services
 from farmnode.errors import FarmNodeError
 from farmnode.farm import is_port
 from farmnode.identity import Identity, identity_from_json
@@ -67,6 +67,7 @@ class Result:
     identity: Identity | None
     forwarding: forwarding.Plan | None = None
     null_routes: null_routes.Plan | None = None
+    choice: backburner_xml.Choice | None = None
 
     @property
     def changed(self) -> bool:
@@ -78,6 +79,7 @@ class Result:
         data: dict[str, Any] = {
             "changed": self.changed,
             "path": paths.shown(self.edit.path) if self.edit else None,
+            "also_found": [paths.shown(path) for path in self.choice.others] if self.choice else [],
             "identity": self.identity.as_json() if self.identity else None,
             "changes": {name: list(pair) for name, pair in self.edit.changes.items()} if self.edit else {},
             "routes": {
@@ -223,9 +225,12 @@ def apply(desired: Desired, machine: Machine, *, check: bool = False) -> Result:
         plan = _plan_routes(desired, machine)
         nulls = _plan_null_routes(desired, machine)
         forwards = _plan_forwarding(desired, machine)
-        edit = _edit(desired, machine)
+        choice = _choose(desired, machine, make=not check)
+        edit = _edit(desired, choice.path, machine) if choice is not None else None
         backup = None
         if not check:
+            if choice is not None:
+                machine.log.info(f"backburner.xml is {choice}")
             if edit is not None:
                 edit, backup = _write(edit, desired, machine)
             if plan is not None:
@@ -235,7 +240,7 @@ def apply(desired: Desired, machine: Machine, *, check: bool = False) -> Result:
             if forwards is not None and forwards.changes:
                 machine.forwarding.apply(forwards)
                 machine.log.info(f"forwarding: {forwards.as_json()}")
-        return Result(edit, plan, backup, desired.identity, forwards, nulls)
+        return Result(edit, plan, backup, desired.identity, forwards, nulls, choice)
 
 
 def _plan_routes(desired: Desired, machine: Machine) -> Plan | None:
@@ -300,15 +305,37 @@ def _remember_routes(ours: frozenset[Route], machine: Machine) -> None:
     machine.state.update(routes=[route.as_json() for route in sorted(ours)])
 
 
-def _edit(desired: Desired, machine: Machine) -> backburner_xml.Edit | None:
+def _choose(desired: Desired, machine: Machine, *, make: bool) -> backburner_xml.Choice | None:
+    """Which file counts, None when nobody asks. With ``make`` Backburner writes it where it is missing."""
     if desired.manager is None:
         return None
     manager.resolve(desired.manager)
-    path = desired.path or backburner_xml.find()
+    if desired.path is not None:
+        return backburner_xml.Choice(desired.path, (), "as was asked for")
+    account = machine.services.account(services.SERVER)
+    try:
+        return backburner_xml.find(account)
+    except FarmNodeError as missing:
+        if not make or account is None:
+            raise
+        machine.log.info(str(missing))
+        first_run.make_file(machine, lambda: _incomplete(account))
+        return backburner_xml.find(account)
+
+
+def _edit(desired: Desired, path: Path, machine: Machine) -> backburner_xml.Edit:
     change = backburner_xml.edit(path, _old_identities(machine), desired.identity, desired.elements())
     if change.changed:
         backburner_xml.require_writable(path)
     return change
+
+
+def _incomplete(account: str) -> FarmNodeError | None:
+    try:
+        backburner_xml.edit(backburner_xml.find(account).path, [], None, {})
+    except FarmNodeError as error:
+        return error
+    return None
 
 
 def _old_identities(machine: Machine) -> list[Identity]:

@@ -19,6 +19,8 @@ from farmnode.errors import FarmNodeError
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 _STARTS: Final = ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))
 _DECLARED = re.compile(rb"""^<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
+#: What a switch that is on says, and what it says when it is off.
+_SWITCHES: Final = {"1": "0", "true": "false", "yes": "no", "on": "off"}
 _REFERENCE = re.compile(r"(&[^;\s<&]*;)")
 
 
@@ -126,17 +128,48 @@ def set_values(text: str, wanted: Mapping[str, str], shown: str) -> str:
 
     FarmNodeError as `only`.
     """
-    body = text.encode()
     elements = only(text, wanted, shown)
+    return _put(text, [(element, wanted[name]) for name, element in elements.items()], shown)
+
+
+def switch_off(text: str, names: re.Pattern[str], shown: str) -> tuple[str, dict[str, tuple[str, str]]]:
+    """``text`` with each element whose whole name matches ``names`` switched off, and what changed, by name.
+
+    A switch keeps its notation (``1``, ``true``, ``yes``, ``on``; any case).  FarmNodeError when one holds something
+    else: then it means something else, too.
+    """
+    switches = [element for element in _Scan(text.encode(), shown).elements if names.fullmatch(element.name)]
+    wanted = [(element, _off(element, shown)) for element in switches]
+    changes = {element.name: (element.value.strip(), off) for element, off in wanted if element.value.strip() != off}
+    return _put(text, wanted, shown), changes
+
+
+def _off(switch: Element, shown: str) -> str:
+    value = switch.value.strip()
+    if switch.plain and value.lower() in _SWITCHES.values():
+        return value
+    off = _SWITCHES.get(value.lower()) if switch.plain else None
+    if off is None:
+        raise FarmNodeError(
+            "missing_element",
+            f"element {switch.shown} of {shown} is no switch that is known ({', '.join(_SWITCHES)} and their "
+            f"opposites): {value!r}. Switch off the automatic search for a manager by hand.",
+        )
+    return off.upper() if value.isupper() else off.capitalize() if value.istitle() else off
+
+
+def _put(text: str, wanted: Iterable[tuple[Element, str]], shown: str) -> str:
+    """``text`` with the content of each element replaced by its value where that differs."""
+    body = text.encode()
     # From the end on, so that the offsets of what is still to do stay right.
-    for name, element in sorted(elements.items(), key=lambda item: -item[1].start):
-        if element.value.strip() == wanted[name]:
+    for element, value in sorted(wanted, key=lambda item: -item[0].start):
+        if element.value.strip() == value:
             continue
-        put = escape(wanted[name]).encode()
+        put = escape(value).encode()
         start = element.start
         if element.empty:  # <Name/> becomes <Name>value</Name>
             start -= len(b"/>")
-            put = b">" + put + b"</" + name.encode() + b">"
+            put = b">" + put + b"</" + element.name.encode() + b">"
         body = body[:start] + put + body[element.end :]
     return _checked(body, shown)
 

@@ -19,9 +19,11 @@ REASONS: Final = {
     "metadata": "the instance metadata service does not answer, or lacks something",
     "missing_element": "backburner.xml lacks an element, or has it more than once",
     "missing_file": "a file that must be there is not",
+    "no_share": "the farm's share cannot be reached, or its password is not to be had",
     "no_tunnel": "the machine has no address in the tunnel that shall lead it to the manager",
     "not_registered": "the manager does not list this machine",
     "not_sealed": "the image does not say whose identity its backburner.xml carries",
+    "reminder": "the mail that reminds of running machines cannot be made or sent",
     "program": "a program of Windows failed or took too long",
     "route": "a route cannot be set as asked",
     "smoke": "Backburner on the builder did not do the probe job",
@@ -30,6 +32,11 @@ REASONS: Final = {
     "unknown_manager": "the manager's name does not resolve, or is no address",
     "unwritable_file": "a file is read-only, or may not be written by this account",
 }
+
+
+#: Reasons that may pass by themselves: an address that comes late, a name that does not resolve yet, a share whose
+#: manager is later than its nodes, a file that a virus scanner holds, a service that Windows is not ready to start.
+PASSING: Final = frozenset({"busy", "no_share", "program", "route", "service", "unknown_manager", "unwritable_file"})
 
 
 class FarmNodeError(Exception):

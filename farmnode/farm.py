@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
+from farmnode import drives, watch_rules
+from farmnode.drives import Share
 from farmnode.errors import FarmNodeError
 
 ROLES: Final = ("manager", "render_node", "remote_node", "builder")
@@ -21,11 +23,15 @@ _PART = re.compile(rb"<farm>(.*?)</farm>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds that a phase of the boot may take. The farm may set others."""
+    """Seconds that a phase of the boot may take. The farm may set others.
+
+    ``setup`` is for each of the phases that wait for nobody else (identity, routes): so long they are tried again.
+    """
 
     manager: float = 600.0
     service: float = 60.0
     registration: float = 180.0
+    setup: float = 60.0
     tunnel: float = 900.0
 
 
@@ -40,6 +46,8 @@ class Farm:
     server_port: int = 3233
     networks: Mapping[str, IPv4Network] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    watch: watch_rules.Limits = field(default_factory=watch_rules.Limits)
+    share: Share | None = None
 
 
 def parse_user_data(user_data: bytes) -> Farm | None:
@@ -76,7 +84,7 @@ class _Reader:
                 f"the <farm> part has version {data.get('version')!r}, this image understands 1; bake a new image.",
             )
         known = {"version", "farm", "role", "manager", "manager_port", "server_port", "networks", "limits"}
-        self._refuse_unknown("<farm>", set(data) - known)
+        self._refuse_unknown("<farm>", set(data) - known - {"watch", "share"})
         role = data.get("role")
         if role is not None and role not in ROLES:
             raise FarmNodeError("bad_user_data", f"the role {role!r} is none of {', '.join(ROLES)}.")
@@ -89,6 +97,8 @@ class _Reader:
             server_port=self._port("server_port", defaults.server_port),
             networks=self._networks(),
             limits=self._limits(),
+            watch=self._watch(),
+            share=drives.share_from_json(data["share"]) if "share" in data else None,
         )
 
     def _refuse_unknown(self, where: str, names: set[str]) -> None:
@@ -126,6 +136,15 @@ class _Reader:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
                 raise FarmNodeError("bad_user_data", f"limit {name} must be seconds up to a day, not {value!r}.")
         return Limits(**{name: float(value) for name, value in limits.items()})
+
+    def _watch(self) -> watch_rules.Limits:
+        limits = self._object("watch")
+        self._refuse_unknown("watch", set(limits) - watch_rules.LIMITS)
+        for name, value in limits.items():
+            least = 0.0 if name in watch_rules.OPTIONAL else 0.1
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 2_678_400:
+                raise FarmNodeError("bad_user_data", f"watch {name} must be seconds up to 31 days, not {value!r}.")
+        return watch_rules.Limits(**{name: float(value) for name, value in limits.items()})
 
     def _object(self, key: str) -> dict[str, Any]:
         value = self._data.get(key, {})

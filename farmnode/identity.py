@@ -98,7 +98,7 @@ def _pattern(old: Identity) -> re.Pattern[str]:
         # ... and not their head.
         rf"(?P<tail>(?:0000)?)(?!\w)(?!{separator}{pair}(?!\w))"
     )
-    names = sorted({old.name, old.computer_name or old.name}, key=len, reverse=True)
+    names = sorted({old.name, old.computer_name or old.name})  # whole words: one may begin with the other
     name = rf"(?<![\w-])(?P<name>(?ai:{'|'.join(re.escape(name) for name in names)}))(?![\w-])"
     address = rf"(?<!\w)(?<!\w\.)(?P<address>{re.escape(old.address)})(?!\w)(?!\.\w)"
     return re.compile(f"{mac}|{address}|{name}", re.IGNORECASE)

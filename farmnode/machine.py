@@ -60,8 +60,8 @@ class Machine:
         return paths.environment("COMPUTERNAME")
 
     def shut_down(self) -> None:
-        """Power off now; EC2 ends the instance when its shutdown behaviour says so."""
-        self.programs.check("shutdown.exe", ["/s", "/t", "0"])
+        """Power off now, whatever still runs; EC2 ends the instance when its shutdown behaviour says so."""
+        self.programs.check("shutdown.exe", ["/s", "/f", "/t", "0"])
 
     @contextlib.contextmanager
     def alone(self, *, limit: float = 90.0) -> Iterator[None]:

@@ -96,7 +96,11 @@ def is_null(route: Route) -> bool:
 
 def of_routes(routes: Iterable[Route]) -> dict[IPv4Network, IPv4Address]:
     """The null routes among persistent ones, each with the gateway that it names."""
-    return {route.network: route.gateway for route in routes if is_null(route)}
+    return {
+        route.network: route.gateway
+        for route in routes
+        if is_null(route) and isinstance(route.network, IPv4Network) and isinstance(route.gateway, IPv4Address)
+    }
 
 
 def apply(

@@ -32,15 +32,17 @@ class Completed:
 class Programs:
     """Runs programs of ``System32``."""
 
-    def run(self, name: str, arguments: Sequence[str], *, timeout: float = 60.0) -> Completed:
-        """Run ``name`` and return how it ended, whatever its exit code.
+    def run(
+        self, name: str, arguments: Sequence[str], *, timeout: float = 60.0, stdin: bytes | None = None
+    ) -> Completed:
+        """Run ``name`` and return how it ended, whatever its exit code. ``stdin`` is what it may read: secrets, mostly.
 
         Raises FarmNodeError when it cannot be started or does not end within ``timeout`` seconds.
         """
         path = paths.system_program(name)
         try:
             done = subprocess.run(
-                [str(path), *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False
+                [str(path), *arguments], input=stdin or b"", capture_output=True, timeout=timeout, check=False
             )
         except subprocess.TimeoutExpired:
             raise FarmNodeError(

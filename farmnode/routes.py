@@ -1,4 +1,8 @@
-r"""Persistent IPv4 routes: exactly the wanted ones of ours, and no other route is ever touched.
+r"""Persistent routes: exactly the wanted ones of ours, and no other route is ever touched.
+
+Which are ours is remembered in ``state.json`` (key ``routes``) before they are set, so that a power cut never leaves a
+route that nobody calls his own.  A wanted route that somebody else had set stays his, also when it is no longer wanted.
+``route.exe`` sets IPv4 routes; the types hold IPv6 as well, which `require_sound` refuses until there is a way.
 
 ``route.exe -p`` keeps persistent routes in the registry as value names ``network,mask,gateway,metric`` under
 ``HKLM\SYSTEM\CurrentControlSet\Services\Tcpip\Parameters\PersistentRoutes`` (Microsoft Learn, "route").
@@ -10,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final
 
 from farmnode.errors import FarmNodeError
@@ -24,13 +28,25 @@ _VALUE = re.compile(rf"^\s+({_NUMBERS}),({_NUMBERS}),({_NUMBERS}),(\d+)\s+REG_SZ
 _ROW = re.compile(rf"^\s*({_NUMBERS})\s+({_NUMBERS})\s+(\S.*?)\s+({_NUMBERS})\s+(\d+)\s*$", re.MULTILINE)
 
 
-@dataclass(frozen=True, order=True)
-class Route:
-    """A way to ``network`` through ``gateway``."""
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
 
-    network: IPv4Network
-    gateway: IPv4Address
+
+@dataclass(frozen=True)
+class Route:
+    """A way to ``network`` through ``gateway``. Routes sort by version, network, gateway and metric."""
+
+    network: Network
+    gateway: Address
     metric: int = 1
+
+    def __lt__(self, other: Route) -> bool:
+        return self._order < other._order
+
+    @property
+    def _order(self) -> tuple[int, int, int, int, int]:
+        network = self.network
+        return (network.version, int(network.network_address), network.prefixlen, int(self.gateway), self.metric)
 
     def __str__(self) -> str:
         return f"{self.network} via {self.gateway} metric {self.metric}"
@@ -79,12 +95,15 @@ def route_from_json(data: Any, where: str) -> Route:
     if not isinstance(data["network"], str) or not isinstance(data["gateway"], str):
         raise FarmNodeError("bad_desired_state", f"{where}: network and gateway are text, not {data!r}.")
     try:
-        return Route(IPv4Network(data["network"]), IPv4Address(data["gateway"]), metric)
+        network, gateway = ip_network(data["network"]), ip_address(data["gateway"])
     except ValueError as error:
         raise FarmNodeError("bad_desired_state", f"{where}: {error}.") from None
+    if network.version != gateway.version:
+        raise FarmNodeError("bad_desired_state", f"{where}: {network} and {gateway} are of two versions of IP.")
+    return Route(network, gateway, metric)
 
 
-def on_link(gateway: IPv4Address, links: Iterable[tuple[IPv4Network, IPv4Address]]) -> bool:
+def on_link(gateway: Address, links: Iterable[tuple[IPv4Network, IPv4Address]]) -> bool:
     """Can the machine reach ``gateway`` without another gateway, and is it another machine?"""
     links = list(links)
     return any(gateway in network for network, _ in links) and all(gateway != own for _, own in links)
@@ -95,6 +114,8 @@ def require_sound(wanted: Iterable[Route], links: Iterable[tuple[IPv4Network, IP
     links = sorted(links)
     routes = sorted(wanted)
     for index, route in enumerate(routes):
+        if route.network.version != 4:
+            raise FarmNodeError("route", f"{route} is not IPv4; other routes cannot be set yet, leave it out.")
         if not on_link(route.gateway, links):
             raise FarmNodeError(
                 "route",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from farmnode import backburner_xml, converge, paths, services
+from farmnode import backburner_xml, converge, first_run, paths, services
 from farmnode.converge import Desired
 from farmnode.errors import FarmNodeError
 from farmnode.machine import Machine
@@ -26,7 +27,7 @@ def seal(machine: Machine) -> dict[str, Any]:
                 machine.services.stop(name)
                 changed = True
             changed |= machine.services.start_on_demand(name)
-        path = backburner_xml.find()
+        path = _chosen(machine)
         # What a node will do must be possible, or the image is of no use.
         backburner_xml.edit(path, [], None, {})
         identity = replace(machine.metadata.instance().identity, computer_name=machine.computer_name)
@@ -49,21 +50,22 @@ def _take_over(machine: Machine) -> bool:
 
 def _have_file_written(machine: Machine) -> bool:
     """Run both services until the file has all that we shall edit; False when it had it already."""
-    if _problem() is None:
+    if _problem(machine) is None:
         return False
-    for name in _NAMES:
-        machine.services.start(name)
-    if not machine.clock.wait(lambda: _problem() is None, machine.services.limit):
-        raise _problem() or FarmNodeError("service", "backburner.xml came too late; run seal again.")
-    for name in reversed(_NAMES):
-        machine.services.stop(name)
+    first_run.run_services(machine, _NAMES, lambda: _problem(machine))
     return True
 
 
-def _problem() -> FarmNodeError | None:
+def _chosen(machine: Machine) -> Path:
+    choice = backburner_xml.find(machine.services.account(services.SERVER))
+    machine.log.info(f"backburner.xml is {choice}")
+    return choice.path
+
+
+def _problem(machine: Machine) -> FarmNodeError | None:
     """Why the file is not what it must be."""
     try:
-        backburner_xml.edit(backburner_xml.find(), [], None, {})
+        backburner_xml.edit(backburner_xml.find(machine.services.account(services.SERVER)).path, [], None, {})
     except FarmNodeError as error:
         return error
     return None

@@ -54,6 +54,17 @@ class Services:
         number = self._second_number(name, _succeeded(name, "query", done))
         return _STATES.get(number, f"state {number}")
 
+    def account(self, name: str) -> str | None:
+        """The account that the service logs on as, None when there is no such service or it has none.
+
+        It is the last line of ``sc.exe qc``; its label is translated, its place is not.
+        """
+        done = self._programs.run("sc.exe", ["qc", name])
+        if _error(done) == _NO_SUCH_SERVICE:
+            return None
+        lines = [line for line in _succeeded(name, "qc", done).stdout.splitlines() if line.strip()]
+        return lines[-1].partition(":")[2].strip() or None
+
     def start(self, name: str) -> None:
         """Start it and wait until it runs."""
         self._ask(name, "start", but=_ALREADY_RUNNING)

@@ -34,7 +34,7 @@ def smoke(machine: Machine) -> dict[str, Any]:
     path = seal(machine)["path"]
     began = machine.clock.monotonic()
     frames = machine.folder / "smoke"
-    with _put_back(machine), _scratch(frames):
+    with _put_back(machine, paths.real(path).parent), _scratch(frames):
         own = machine.metadata.instance()
         converge.apply(Desired(manager=_THIS, identity=own.identity), machine)
         machine.services.start(services.MANAGER)
@@ -91,9 +91,8 @@ def _submit(frames: Path) -> None:
 
 
 @contextlib.contextmanager
-def _put_back(machine: Machine) -> Iterator[None]:
+def _put_back(machine: Machine, folder: Path) -> Iterator[None]:
     """Stop both services at the end, then give Backburner's folder and farmnode's memory the content of before."""
-    folder = backburner_xml.find().parent
     copy = machine.folder / "smoke-backup"
     memory = machine.state.path
     before = memory.read_bytes() if memory.exists() else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from farmnode import services
 from farmnode.machine import Machine
+from farmnode.watch import read_note
 
 
 def status(machine: Machine) -> dict[str, Any]:
@@ -19,5 +20,6 @@ def status(machine: Machine) -> dict[str, Any]:
         "identity": state.get("identity"),
         "path": state.get("backburner_xml"),
         "routes": state.get("routes", []),
+        "watch": read_note(machine),
         "services": {name: machine.services.describe(name) for name in (services.MANAGER, services.SERVER)},
     }

@@ -152,7 +152,8 @@ def place(state: Mapping[str, Any], machine: str | None) -> Path:
     """The network namespace of a machine, or of the controller. RehearsalError when there is no such machine."""
     if machine is None:
         return Path(state["controller_namespace_path"])
-    names = {entry["name"]: entry["namespace"] for entry in state["machines"] if entry["namespace_up"]}
+    names = {plan.CONTROLLER: plan.CONTROLLER, plan.PC: plan.PC}
+    names |= {entry["name"]: entry["namespace"] for entry in state["machines"] if entry["namespace_up"]}
     if machine not in names:
         raise RehearsalError(f"no machine {machine!r} is up; there are: {', '.join(sorted(names))}")
     return Path(f"/proc/{state['daemon_pid']}/root{netns.path(names[machine])}")
@@ -280,7 +281,9 @@ def parser() -> argparse.ArgumentParser:
 
     command("up", "start a rehearsal")
     added = command("exec", "run a command on the studio's controller (put -- before it)")
-    added.add_argument("--on", metavar="MACHINE", help="on the network of this machine instead (see: status)")
+    added.add_argument(
+        "--on", metavar="MACHINE", help="on the network of this machine instead (see: status), or of the PC: pc"
+    )
     added.add_argument("argv", nargs="+", metavar="CMD", help="the command and its arguments")
     command("status", "show what stands")
     added = command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -90,9 +91,34 @@ async def _spot_interrupt(context: Context, arguments: Sequence[str]) -> str:
     return f"EC2 takes {machine.name} back in {seconds:g} s; its metadata service shows the notice"
 
 
+async def _rebalance(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    if machine.instance is None or machine.instance.lifecycle != "spot":
+        raise RehearsalError(f"{machine.name} is not a spot instance: EC2 advises it nothing")
+    machine.rebalance = time.time()
+    return f"the metadata service of {machine.name} recommends to rebalance; EC2 has not decided to take it"
+
+
+async def _hang_render(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    count = machine.host.hang_renders() if machine.host is not None else 0
+    if not count:
+        raise RehearsalError(f"nothing renders on {machine.name} now: submit a job first")
+    return f"{count} processes of a render hang on {machine.name}: no processor time, no end, not even with the service"
+
+
 async def _boot_failure(context: Context, arguments: Sequence[str]) -> str:
     context.hypervisor.boot_failures.add(arguments[0])
     return f"the next boot of {arguments[0]} fails (also when it does not exist yet)"
+
+
+async def _metadata_late(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    seconds = _number(arguments[1], "SECONDS")
+    if machine.instance is None:
+        raise RehearsalError(f"{machine.name} is not an EC2 instance: it has no metadata service")
+    context.hypervisor.late_metadata[machine.key] = seconds
+    return f"at the next boot of {machine.name} its metadata service says nothing for {seconds:g} s"
 
 
 async def _winrm_lost(context: Context, arguments: Sequence[str]) -> str:
@@ -174,7 +200,14 @@ FAULTS = {
         Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type in a zone", _capacity),
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
         Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),
+        Fault("hang-render", ("MACHINE",), "the programs that render now hang", _hang_render),
         Fault("kill", ("MACHINE",), "the machine loses power", _kill),
+        Fault(
+            "metadata-late",
+            ("MACHINE", "SECONDS"),
+            "at the machine's next boot its metadata service comes late",
+            _metadata_late,
+        ),
         Fault(
             "port-forward",
             ("on|off",),
@@ -182,6 +215,7 @@ FAULTS = {
             _port_forward,
         ),
         Fault("quota", ("LIFECYCLE", "VCPUS"), "Service Quotas allows so many vCPUs, spot or on-demand", _quota),
+        Fault("rebalance", ("MACHINE",), "EC2 advises to leave a spot instance", _rebalance),
         Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
         Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),

@@ -106,6 +106,7 @@ class Hypervisor:
         self.machines: dict[str, Machine] = {}
         self.terminated: list[str] = []
         self.boot_failures: set[str] = set()
+        self.late_metadata: dict[str, float] = {}
         self.problem = ""
         self._make_host = make_host
         self._make_server_image = make_server_image
@@ -391,9 +392,12 @@ class Hypervisor:
             current = instance()
             vpc = next(vpc for vpc in self._view.vpcs if vpc.vpc_id == current.interface.vpc_id)
             assert machine.card is not None
-            return imds.metadata(current, subnet=machine.card.network, vpc=vpc.network, now=time.time())
+            return imds.metadata(
+                current, subnet=machine.card.network, vpc=vpc.network, now=time.time(), rebalance=machine.rebalance
+            )
 
-        service = imds.MetadataService(instance, tree, machine.log)
+        late = self.late_metadata.pop(machine.key, 0.0)
+        service = imds.MetadataService(instance, tree, machine.log, available=time.time() + late)
         listener = netns.listening_socket(machine.namespace, str(plan.METADATA_ADDRESS), imds.PORT)
         machine.metadata = await asyncio.start_server(http.serving(service.handler), sock=listener)
 

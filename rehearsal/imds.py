@@ -38,8 +38,13 @@ def private_dns_name(instance: InstanceView) -> str:
     return f"{label}.{domain}"
 
 
-def metadata(instance: InstanceView, *, subnet: IPv4Network, vpc: IPv4Network, now: float) -> Tree:
-    """The tree under ``/latest`` at the time ``now`` (epoch seconds): folders are mappings, leaves are texts."""
+def metadata(
+    instance: InstanceView, *, subnet: IPv4Network, vpc: IPv4Network, now: float, rebalance: float | None = None
+) -> Tree:
+    """The tree under ``/latest`` at the time ``now`` (epoch seconds): folders are mappings, leaves are texts.
+
+    ``rebalance`` is when EC2 advised to leave without having decided on an interruption.
+    """
     interface = instance.interface
     name = private_dns_name(instance)
     card: dict[str, Tree | str] = {
@@ -75,13 +80,12 @@ def metadata(instance: InstanceView, *, subnet: IPv4Network, vpc: IPv4Network, n
     if instance.metadata_tags:
         data["tags"] = {"instance": dict(instance.tags)}
     action_time = instance.spot_action_time
-    if action_time is not None:
-        data["events"] = {
-            "recommendations": {"rebalance": json.dumps({"noticeTime": _stamp(action_time - _NOTICE_SECONDS)})}
-        }
-        if now >= action_time - _NOTICE_SECONDS:
-            notice = {"action": "terminate", "time": _stamp(action_time)}
-            data["spot"] = {"instance-action": json.dumps(notice), "termination-time": _stamp(action_time)}
+    advised = rebalance if action_time is None else action_time - _NOTICE_SECONDS
+    if advised is not None:
+        data["events"] = {"recommendations": {"rebalance": json.dumps({"noticeTime": _stamp(advised)})}}
+    if action_time is not None and now >= action_time - _NOTICE_SECONDS:
+        notice = {"action": "terminate", "time": _stamp(action_time)}
+        data["spot"] = {"instance-action": json.dumps(notice), "termination-time": _stamp(action_time)}
     tree: dict[str, Tree | str] = {
         "meta-data": data,
         "dynamic": {"instance-identity": {"document": json.dumps(identity_document(instance), indent=2)}},
@@ -132,7 +136,8 @@ class MetadataService:
     """What answers on 169.254.169.254 of one machine.
 
     ``current`` gives the tree of the moment and the instance's options; ``log`` hears about paths that were not found,
-    because the real service has entries that are not modelled here.
+    because the real service has entries that are not modelled here.  Before ``available`` (epoch seconds) it answers
+    503 to everything.
     """
 
     def __init__(
@@ -141,12 +146,15 @@ class MetadataService:
         tree: Callable[[], Tree],
         log: Callable[[str], None],
         clock: Callable[[], float] = time.time,
+        available: float = 0.0,
     ) -> None:
         self._instance = instance
         self._tree = tree
         self._log = log
         self._clock = clock
+        self._available = available
         self._tokens: dict[str, float] = {}
+        self._missed: set[str] = set()
 
     @property
     def handler(self) -> Handler:
@@ -158,6 +166,8 @@ class MetadataService:
     def answer(self, request: Request) -> Response:
         """Answer one request as the metadata service would."""
         instance = self._instance()
+        if self._clock() < self._available:
+            return Response(HTTPStatus.SERVICE_UNAVAILABLE)
         if not instance.metadata_enabled:
             return Response(HTTPStatus.FORBIDDEN)
         if request.path == "/latest/api/token":
@@ -175,7 +185,9 @@ class MetadataService:
         if request.path == "/latest" or request.path.startswith("/latest/"):
             found = look_up(self._tree(), request.path.removeprefix("/latest"))
         if found is None:
-            self._log(f"metadata: {request.path} not found")
+            if request.path not in self._missed:  # watchers ask again and again
+                self._missed.add(request.path)
+                self._log(f"metadata: {request.path} not found")
             return Response(HTTPStatus.NOT_FOUND)
         return Response(HTTPStatus.OK, found.encode("utf-8", "surrogateescape"))
 

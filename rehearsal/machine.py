@@ -39,6 +39,9 @@ class Host(Protocol):
     def winrm_commands(self) -> int:
         """How many commands came over WinRM since the host was made."""
 
+    def hang_renders(self) -> int:
+        """Let the programs that render now hang; how many that are."""
+
     async def power_on(self) -> None: ...
     async def power_off(self) -> None:
         """Everything of the host ends at once; its disk is complete afterwards."""
@@ -186,6 +189,8 @@ class Machine:
         self.host: Host | None = None
         self.task: asyncio.Task[None] | None = None
         self.faults: set[str] = set()
+        self.rebalance: float | None = None
+        """When EC2 advised to leave it (epoch seconds)."""
         self.winrm_commands = 0
         self.metadata: asyncio.AbstractServer | None = None
 

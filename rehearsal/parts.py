@@ -49,6 +49,10 @@ class WindowsMachine:
         """Commands that came over WinRM."""
         return self._host.winrm_commands
 
+    def hang_renders(self) -> int:
+        """Let the programs that render now hang; how many that are."""
+        return self._host.processes.hang()
+
     async def power_on(self) -> None:
         """Boot. Windows forwards from then on if its registry says so (value ``IPEnableRouter``)."""
         await self._platform.forwarding(self._host.registry.data(_TCPIP_KEY, "IPEnableRouter", 0) == 1)

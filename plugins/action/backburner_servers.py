@@ -21,12 +21,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         del tmp
-        _, options = self.validate_argument_spec({"expect": {"type": "list", "elements": "str", "default": []}})
+        _, options = self.validate_argument_spec(
+            {
+                "expect": {"type": "list", "elements": "str", "default": []},
+                "jobs": {"type": "bool", "default": False},
+            }
+        )
         try:
             expected = [farmnode.normal_mac(mac) for mac in options["expect"]]
         except ValueError as error:
             raise AnsibleActionFail(f"expect: {error}") from error
-        said = farmnode.answer(self._servers(task_vars))
+        said = farmnode.answer(self._servers(["servers", *(["--jobs"] if options["jobs"] else [])], task_vars))
         servers = said.get("servers", [])
         there = farmnode.registered(servers)
         # The same keys also after a failure, so that a loop with 'until' can ask again.
@@ -38,14 +43,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         }
         return result | {name: value for name, value in said.items() if name != "servers"}
 
-    def _servers(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    def _servers(self, words: list[str], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         check = self._task.check_mode
         # win_command does nothing in check mode; asking changes nothing.
         self._task.check_mode = False
         try:
             outcome: dict[str, Any] = self._execute_module(
                 module_name="ansible.windows.win_command",
-                module_args=farmnode.win_command(["servers"]),
+                module_args=farmnode.win_command(words),
                 task_vars=task_vars,
             )
             return outcome

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
@@ -41,11 +41,18 @@ def link_router_lines(settings: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def link_points(
-    groups: Mapping[str, Any], hosts: Mapping[str, Any], manager_address: str, samples: int, pcs: Mapping[str, str]
+    groups: Mapping[str, Any],
+    hosts: Mapping[str, Any],
+    controller: Sequence[str],
+    manager_address: str,
+    samples: int,
+    pcs: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """The machines at the link's ends."""
     try:
-        return link.points(hosts, groups, manager_address=manager_address, samples=int(samples), pcs=pcs)
+        return link.points(
+            hosts, groups, controller=controller, manager_address=manager_address, samples=int(samples), pcs=pcs
+        )
     except KeyError as error:
         raise AnsibleFilterError(f"link_points: a host lacks {error}; is it from renderfarm.cloud.ec2_farm?") from error
 

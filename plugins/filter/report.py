@@ -4,43 +4,109 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
+
+from ..module_utils.machines import ENDED
 
 #: Roles whose machines the manager must list.
 _RENDERING = ("render_node", "remote_node")
 
 
-def farm_rows(hosts: Iterable[Mapping[str, Any]], servers: Iterable[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """One row for each machine: what the inventory says of it, and the state in which the manager lists it."""
+def farm_rows(
+    hosts: Iterable[Mapping[str, Any]],
+    servers: Iterable[Mapping[str, str]],
+    instances: Iterable[Mapping[str, Any]] = (),
+    jobs: Iterable[Mapping[str, str]] = (),
+) -> list[dict[str, Any]]:
+    """One row for each machine: what the inventory, the manager's list, EC2 and the machine itself say of it."""
     states = {server["mac"]: server["state"] for server in servers}
+    known = {instance["instance_id"]: instance for instance in instances}
+    busy = [job["name"] for job in jobs if job["state"] == "busy"]
     try:
-        return [
-            {
-                # names that several machines share end with the instance, which has a column of its own
-                "name": str(host["inventory_hostname"]).removesuffix(f"-{host['farm_instance_id']}"),
-                "instance": host["farm_instance_id"],
-                "role": host["farm_role"],
-                "type": host["farm_type"],
-                "lifecycle": host["farm_lifecycle"],
-                "zone": host["farm_zone"],
-                "state": host["farm_state"],
-                "address": host["farm_private_ip"],
-                "mac": host["farm_mac"],
-                "backburner": states.get(host["farm_mac"], "not listed") if host["farm_role"] in _RENDERING else "",
-            }
-            for host in hosts
-        ]
+        return [_row(host, states, known.get(host["farm_instance_id"], {}), busy) for host in hosts]
     except KeyError as error:
         raise AnsibleFilterError(
             f"farm_rows: a host has no variable {error}; is it from renderfarm.cloud.ec2_farm?"
         ) from error
 
 
+def _row(
+    host: Mapping[str, Any], states: Mapping[str, str], instance: Mapping[str, Any], busy: Sequence[str]
+) -> dict[str, Any]:
+    listed = states.get(host["farm_mac"], "not listed") if host["farm_role"] in _RENDERING else ""
+    phase, since = _phase(listed, instance)
+    return {
+        # names that several machines share end with the instance, which has a column of its own
+        "name": str(host["inventory_hostname"]).removesuffix(f"-{host['farm_instance_id']}"),
+        "instance": host["farm_instance_id"],
+        "role": host["farm_role"],
+        "type": host["farm_type"],
+        "lifecycle": host["farm_lifecycle"],
+        "zone": host["farm_zone"],
+        "state": host["farm_state"],
+        "address": host["farm_private_ip"],
+        "mac": host["farm_mac"],
+        "phase": phase,
+        "since": since,
+        "backburner": listed,
+        # The manager tells which jobs are rendered and which servers are busy, but not which of them renders which.
+        "job": " or ".join(busy) if listed == "busy" else "",
+        "cost": _usd(instance.get("cost_usd")),
+    }
+
+
+def _phase(listed: str, instance: Mapping[str, Any]) -> tuple[str, str]:
+    """How far a machine is, in a word or two, and since when (UTC)."""
+    words = instance.get("last_words") or {}
+    since = str(words.get("time") or instance.get("launched") or "")[:19].replace("T", " ")
+    event = str(words.get("event", ""))
+    if event in ("failed", "waiting"):
+        phase = f"{event} in {words.get('phase', 'unknown')}"
+    else:
+        phase = event.replace("_", " ")
+    if listed not in ("", "not listed", "absent") and event in ("", "waiting", "ready"):
+        phase = "ready"
+    return phase or ("booting" if instance else ""), since
+
+
+def farm_nodes(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """What renderfarm.cloud.farm_wait needs to know of each node: its name, MAC address and instance."""
+    rows = farm_rows(hosts, [])
+    return [{"name": row["name"], "mac": row["mac"], "instance": row["instance"]} for row in rows]
+
+
+def farm_ended_rows(instances: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each machine that ended: when, why as EC2 says, what it said last, what it cost."""
+    rows = []
+    for instance in instances:
+        if instance["state"] not in ENDED:
+            continue
+        words = instance["last_words"] or {}
+        parts = [str(words[key]) for key in ("code", "reason") if words.get(key)]
+        said = f"{words['event']}: {': '.join(parts)}" if parts else str(words.get("event", ""))
+        rows.append(
+            {
+                "name": instance["name"],
+                "instance": instance["instance_id"],
+                "role": instance["role"],
+                "ended": str(instance["ended"] or words.get("time") or "")[:19].replace("T", " ").rstrip("Z"),
+                "reason": instance["reason"],
+                "said": said,
+                "cost": _usd(instance["cost_usd"]),
+            }
+        )
+    return rows
+
+
+def _usd(amount: Any) -> str:
+    return "" if amount is None else f"{float(amount):.2f}"
+
+
 class FilterModule:
     """Filters for the report about the farm."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"farm_rows": farm_rows}
+        return {"farm_ended_rows": farm_ended_rows, "farm_nodes": farm_nodes, "farm_rows": farm_rows}

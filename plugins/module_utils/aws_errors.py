@@ -86,6 +86,7 @@ _REMEDIES: Mapping[str, str] = {
     "ResponseStreamingError": "the answer was cut off: run it again, then " + _NETWORK,
     "ResponseParserError": "the answer is no answer of EC2 (cut off, or by a proxy in between): run it again, then "
     + _NETWORK,
+    "IncompleteAnswer": "run it again, then " + _NETWORK,
     "PaginationError": "the pages of the answer go in circles: run it again",
 }
 

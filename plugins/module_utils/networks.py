@@ -113,17 +113,17 @@ def _overlaps(networks: Mapping[str, IPv4Network]) -> list[str]:
         else:
             continue
         free = _free_example(other, networks)
-        problems.append(
-            f"{text}. Traffic could not be routed between them; use another one, for example {other}: {free}"
-        )
+        example = f"for example {other}: {free}" if free else f"and a smaller {one}"
+        problems.append(f"{text}. Traffic could not be routed between them; use another one, {example}")
     return problems
 
 
-def _free_example(name: str, networks: Mapping[str, IPv4Network]) -> IPv4Network:
-    """A network for ``name`` that overlaps none of the others: the usual example if it is free."""
+def _free_example(name: str, networks: Mapping[str, IPv4Network]) -> IPv4Network | None:
+    """A network for ``name`` that overlaps none of the others: the usual example if it is free. None: they are huge."""
     others = [network for other, network in networks.items() if other != name]
     candidates = [IPv4Network(NETWORKS[name][1]), *(IPv4Network(f"172.{n}.0.0/24") for n in range(16, 32))]
-    return next(network for network in candidates if not any(network.overlaps(other) for other in others))
+    free = (network for network in candidates if not any(network.overlaps(other) for other in others))
+    return next(free, None)
 
 
 def _cloud_problems(cloud: IPv4Network, settings: Mapping[str, Any]) -> list[str]:

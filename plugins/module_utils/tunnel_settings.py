@@ -106,6 +106,11 @@ def farm_problems(settings: Mapping[str, Any]) -> list[str]:
         problems.append(f"farm_vpn_server_side is {side!r}: studio or cloud, for example farm_vpn_server_side: studio")
     problems += _port("farm_vpn_port", settings.get("farm_vpn_port"))
     problems += _endpoint("farm_studio_endpoint", settings.get("farm_studio_endpoint"))
+    if settings.get("farm_remote_network", "missing") in (None, ""):
+        problems.append(
+            "farm_remote_network is not set: the tunnels' routes name it also while there are no remote nodes, for "
+            "example farm_remote_network: 10.9.0.0/24"
+        )
     if settings.get("farm_remote_nodes") not in (None, ""):
         problems += _remote_problems(settings)
     try:
@@ -125,8 +130,8 @@ def _remote_problems(settings: Mapping[str, Any]) -> list[str]:
     same = str(settings.get("farm_remote_vpn_port")) == str(settings.get("farm_vpn_port"))
     if same and settings.get("farm_vpn_server_side") == "cloud":
         problems.append(
-            f"farm_vpn_port and farm_remote_vpn_port are both {settings.get('farm_vpn_port')}: the manager cannot listen "
-            "twice on one port, for example farm_remote_vpn_port: 1195"
+            f"farm_vpn_port and farm_remote_vpn_port are both {settings.get('farm_vpn_port')}: the manager cannot "
+            "listen twice on one port, for example farm_remote_vpn_port: 1195"
         )
     networks: dict[str, IPv4Network] = {}
     for name in ("farm_lan_network", "farm_cloud_network", "farm_tunnel_network", "farm_remote_network"):
@@ -153,8 +158,8 @@ def _remote_problems(settings: Mapping[str, Any]) -> list[str]:
         )
     others = {name: network for name, network in networks.items() if network.overlaps(vpc)}
     return problems + [
-        f"farm_remote_vpc_network ({vpc}) and {name} ({network}) overlap: traffic could not be routed between them; use "
-        "another network, for example 172.31.0.0/24"
+        f"farm_remote_vpc_network ({vpc}) and {name} ({network}) overlap: traffic could not be routed between them; "
+        "use another network, for example 172.31.0.0/24"
         for name, network in others.items()
     ]
 

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the inventory plugin ec2_farm knows: from DescribeInstances to hosts, groups and variables.
+"""What the inventory plugin ec2_farm knows: which settings are meant, and what hosts a farm's instances are.
 
-Everything here works on plain dictionaries; only ``fetch`` talks, and to a client that the caller hands in.
+Pure functions. ``ec2_inventory_api`` asks EC2, ``ec2_inventory_cache`` keeps the answer.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from functools import cache
+from typing import Any, NamedTuple
 
 TAG_FARM = "renderfarm:farm"
 TAG_ROLE = "renderfarm:role"
@@ -31,141 +30,132 @@ ROLE_GROUPS: Mapping[str, str] = {
 LIFECYCLE_GROUPS: Mapping[str, str] = {"spot": "spot", "on-demand": "on_demand"}
 STATES = ("pending", "running", "stopping", "stopped", "shutting-down", "terminated")
 
-# The most that DescribeInstances gives in one answer (EC2 API Reference, DescribeInstances, MaxResults).
-PAGE_SIZE = 1000
+# Groups of groups, so that a graph shows the machines by role first, and every other order in a branch of its own.
+PARENT_LIFECYCLES, PARENT_ZONES, PARENT_TYPES, PARENT_STATES = "lifecycles", "zones", "types", "states"
+
+# Roles of which a farm has many: their names always end in the instance id, so that none changes with the others.
+_NUMEROUS = frozenset({"render_node", "remote_node"})
+# Roles that no tunnel reaches.
+_OUTSIDE = frozenset({"builder"})
 
 # Names that mean something else to Ansible: the implicit localhost (ansible.constants.LOCALHOST) and the base groups.
 _RESERVED_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped", "_meta"})
+_LONGEST_NAME = 100  # characters; a file of host_vars is named like its host, in at most 255 bytes
+
 _INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
-_ZONE_SUFFIX = re.compile(r"([a-z]{2,}(?:-[a-z]+)+-[0-9]+)(-.+)?[a-z]")
+# Availability Zone eu-central-1a, Local Zone us-west-2-lax-1a, Wavelength Zone us-east-1-wl1-bos-wlz-1
+# (Amazon EC2 User Guide, "Regions and Zones").
+_ZONE = re.compile(r"([a-z]{2,}(?:-[a-z]+)+-[0-9]+)(?:[a-z]|-[a-z]+-[0-9]+[a-z]|-wl[0-9]+-[a-z]+-wlz-[0-9]+)")
 
 
-class IncompleteAnswer(Exception):
-    """EC2's answer lacks something that every answer has, so it cannot be trusted to name all hosts."""
+class Instance(NamedTuple):
+    """What is used of an instance, as EC2 writes it; empty where EC2 says nothing.
+
+    ``region`` is the one that was asked: a zone's name does not always begin with it and a letter (Local Zones).
+    """
+
+    instance_id: str
+    state: str
+    tags: Mapping[str, str]
+    region: str
+    account: str
+    zone: str
+    lifecycle: str
+    type: str
+    image: str
+    launch_time: str
+    mac: str
+    private_ip: str
+    public_ip: str
+    subnet: str
+    vpc: str
 
 
-class Paginator(Protocol):
-    """The part of botocore's paginator that is used here."""
-
-    def paginate(self, **parameters: Any) -> Iterable[Mapping[str, Any]]: ...
-
-
-class Client(Protocol):
-    """The part of botocore's EC2 client that is used here."""
-
-    def get_paginator(self, operation_name: str) -> Paginator: ...
-
-
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """One host of the inventory, ready to be added. ``groups`` are in the order in which they are shown."""
 
     name: str
     groups: tuple[str, ...]
-    variables: Mapping[str, Any]
+    variables: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Farm:
-    """All hosts of a farm, the groups that exist even when empty, and what the user should know."""
+    """All hosts of a farm, its groups (also empty ones), groups of groups, and what the user should know."""
 
     hosts: tuple[Host, ...]
-    groups: tuple[str, ...] = (*ROLE_GROUPS.values(), *LIFECYCLE_GROUPS.values())
+    groups: tuple[str, ...]
+    parents: Mapping[str, tuple[str, ...]]
     warnings: tuple[str, ...] = field(default=())
 
 
 # ------------------------------------------------------------------------------------------------------ configuration
 
 
-def unknown_options(config: Iterable[str], known: Iterable[str]) -> list[str]:
-    """A sentence for each key of a configuration file that is not an option, with the nearest one that is."""
-    names = sorted(set(known))
-    problems = []
-    for key in config:
-        if key in names:
-            continue
-        near = difflib.get_close_matches(str(key), names, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"options are {', '.join(names)}"
-        problems.append(f"unknown option '{key}': {hint}")
+def option_problems(config: Iterable[str], options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A sentence for each key of a configuration file that is no option (with the nearest one that is) or one too many.
+
+    ``options`` are the options' definitions, of which ``aliases`` are used.
+    """
+    aliases = {alias: name for name, option in options.items() for alias in option.get("aliases", ())}
+    known = sorted({*options, *aliases})
+    keys = [str(key) for key in config]
+    problems = [f"unknown option '{key}': {_did_you_mean(key, known)}" for key in keys if key not in known]
+    return problems + [
+        f"'{alias}' is another name of '{name}': leave one out"
+        for alias, name in aliases.items()
+        if alias in keys and name in keys
+    ]
+
+
+def setting_problems(*, farm: str, regions: Sequence[Any], states: Sequence[Any], profiles: Sequence[Any]) -> list[str]:
+    """A sentence for each setting that cannot be meant, with what to write instead."""
+    problems = _region_problems(regions)
+    problems += [
+        f"'{state}' in 'states' is no state of an instance: {_did_you_mean(state, STATES)}"
+        for state in states
+        if state not in STATES
+    ]
+    if not states:
+        problems.append("'states' is empty: leave it out or name one, for example states: [running]")
+    problems += [f"'{profile}' is named twice in 'profiles'" for profile, n in Counter(profiles).items() if n > 1]
+    if not farm.strip():
+        problems.append("'farm' is empty: name the farm, for example farm: studio")
+    if "{{" in farm:
+        problems.append(
+            f"'farm' is the template {farm}, but variables do not exist yet when an inventory is read: "
+            "write the name itself, or leave 'farm' out and set the environment variable RENDERFARM_FARM"
+        )
     return problems
 
 
-def region_problems(regions: Sequence[Any]) -> list[str]:
-    """A sentence for each entry that cannot be a region: no text, a zone, a region named twice, an empty list."""
+def _region_problems(regions: Sequence[Any]) -> list[str]:
     if not regions:
         return ["'regions' is empty: name at least one, for example regions: [eu-central-1]"]
     problems = []
     for region in regions:
         if isinstance(region, str) and _REGION.fullmatch(region):
             continue
-        zone = _ZONE_SUFFIX.fullmatch(region) if isinstance(region, str) else None
+        zone = _ZONE.fullmatch(region) if isinstance(region, str) else None
         if zone:
             problems.append(f"'{region}' in 'regions' is a zone: its region is {zone.group(1)}")
         else:
             problems.append(f"'{region}' in 'regions' is not the name of a region (example: eu-central-1)")
-    problems += [f"'{region}' is named twice in 'regions'" for region, n in Counter(map(str, regions)).items() if n > 1]
-    return problems
+    return problems + [
+        f"'{region}' is named twice in 'regions'" for region, n in Counter(map(str, regions)).items() if n > 1
+    ]
 
 
-def request(farm: str, states: Sequence[str]) -> dict[str, Any]:
-    """The parameters of DescribeInstances that let only this farm's instances in these states through."""
-    return {
-        "Filters": [
-            # Filter values know the wildcards * and ?, a backslash takes their meaning away (EC2 User Guide,
-            # "List and filter using the CLI and API").
-            {"Name": f"tag:{TAG_FARM}", "Values": [re.sub(r"([\\*?])", r"\\\1", farm)]},
-            {"Name": "instance-state-name", "Values": list(states)},
-        ],
-        "PaginationConfig": {"PageSize": PAGE_SIZE},
-    }
-
-
-# ------------------------------------------------------------------------------------------------------------ fetching
-
-
-def fetch(clients: Mapping[str, Client], farm: str, states: Sequence[str]) -> list[dict[str, Any]]:
-    """All instances of the farm over all regions, in the order of the regions; each gets a key ``Region``.
-
-    The region is the client's: a zone's name does not always begin with it and a letter (Local Zones).
-    The first region that fails ends it all with its exception, which carries the region as ``region``.
-    """
-    with ThreadPoolExecutor(max_workers=max(1, min(16, len(clients)))) as pool:
-        answers = [(region, pool.submit(_fetch_region, client, farm, states)) for region, client in clients.items()]
-        instances = []
-        for region, answer in answers:
-            try:
-                found = answer.result()
-            except Exception as error:
-                error.region = region  # type: ignore[attr-defined]
-                raise
-            instances += [{**instance, "Region": region} for instance in found]
-        return instances
-
-
-def _fetch_region(client: Client, farm: str, states: Sequence[str]) -> list[Mapping[str, Any]]:
-    found: list[Mapping[str, Any]] = []
-    pages = 0
-    for page in client.get_paginator("describe_instances").paginate(**request(farm, states)):
-        pages += 1
-        if "Reservations" not in page:
-            raise IncompleteAnswer("an answer to DescribeInstances holds no list of reservations")
-        for reservation in page["Reservations"]:
-            found += reservation.get("Instances", [])
-    if not pages:
-        raise IncompleteAnswer("DescribeInstances gave no answer")
-    # Filtered by EC2 already; said again because a host of another farm in this inventory would be a disaster.
-    return [instance for instance in found if tags_of(instance).get(TAG_FARM) == farm]
+def _did_you_mean(word: Any, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"did you mean '{near[0]}'?" if near else f"use {', '.join(known)}"
 
 
 # ---------------------------------------------------------------------------------------------- instances -> inventory
 
 
-def tags_of(instance: Mapping[str, Any]) -> dict[str, str]:
-    """An instance's tags as a dictionary."""
-    return {str(tag["Key"]): str(tag.get("Value", "")) for tag in instance.get("Tags", ())}
-
-
+@cache
 def safe_group(prefix: str, value: str) -> str:
     """A group name that Ansible accepts: ``zone_eu_central_1a``, ``type_c7i_4xlarge``."""
     return f"{prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', value)}"
@@ -176,111 +166,110 @@ def clean_name(text: str) -> str:
 
     So it can be neither a pattern (``web[1:9]``, ``!manager``) nor a path, nor more than one line.
     """
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_LONGEST_NAME]
 
 
-def host_names(instances: Sequence[Mapping[str, Any]], taken: Iterable[str] = ()) -> dict[str, str]:
-    """Instance id -> host name: the Name tag, with the instance id where two share it, else the instance id.
+def host_names(instances: Iterable[Instance], taken: Iterable[str] = ()) -> dict[str, str]:
+    """Instance id -> host name: the Name tag, with the instance id where it would not be one machine's alone.
 
     ``taken`` are names that no host may have, such as those of groups.
     """
     reserved = {*_RESERVED_NAMES, *taken}
-    wished = {instance["InstanceId"]: clean_name(tags_of(instance).get("Name", "")) for instance in instances}
-    shared = {name for name, number in Counter(wished.values()).items() if number > 1}
+    wished = {one.instance_id: (clean_name(one.tags.get("Name", "")), one.tags.get(TAG_ROLE)) for one in instances}
+    number = Counter(name for name, _ in wished.values())
 
-    def choose(instance_id: str, name: str) -> str:
+    def choose(instance_id: str, name: str, role: str | None) -> str:
         if not name or name == instance_id:
             return instance_id
-        if name in shared or name in reserved or _INSTANCE_ID.fullmatch(name):
+        if role in _NUMEROUS or number[name] > 1 or name in reserved or _INSTANCE_ID.fullmatch(name):
             return f"{name}-{instance_id}"
         return name
 
-    names = {instance_id: choose(instance_id, name) for instance_id, name in wished.items()}
-    # Somebody may have named an instance like another one with its id: then the id alone tells them apart.
-    again = {name for name, number in Counter(names.values()).items() if number > 1}
-    return {instance_id: instance_id if name in again else name for instance_id, name in names.items()}
+    names = {instance_id: choose(instance_id, *wish) for instance_id, wish in wished.items()}
+    if len(set(names.values())) == len(names):
+        return names
+    # Somebody named an instance like another one with its id: then the id alone tells them apart.
+    number = Counter(names.values())
+    return {instance_id: instance_id if number[name] > 1 else name for instance_id, name in names.items()}
 
 
-def host_variables(instance: Mapping[str, Any], *, address: str, public_roles: Sequence[str] = ()) -> dict[str, Any]:
+def host_variables(instance: Instance, *, address: str) -> dict[str, Any]:
     """The variables of one host.
 
-    ``address``: ``private``, or ``public`` where the instance has a public one; ``public_roles``: always ``public``.
+    ``address``: ``tunnel`` (the private address, except for roles that no tunnel reaches), ``public`` (where the
+    instance has one, else private) or ``private``.
     """
-    tags = tags_of(instance)
-    private = str(instance.get("PrivateIpAddress") or "")
-    public = str(instance.get("PublicIpAddress") or "")
-    variables: dict[str, Any] = {
-        "farm_instance_id": str(instance["InstanceId"]),
-        "farm_role": tags.get(TAG_ROLE, ""),
-        "farm_mac": _primary_mac(instance),
+    tags = instance.tags
+    role = tags.get(TAG_ROLE, "")
+    private, public = instance.private_ip, instance.public_ip
+    wants_public = address == "public" or (address == "tunnel" and role in _OUTSIDE)
+    reachable = public or private if wants_public else private
+    variables: dict[str, Any] = {"ansible_host": reachable} if reachable else {}
+    variables |= {
+        "farm_account": instance.account,
+        "farm_image": instance.image,
+        "farm_instance_id": instance.instance_id,
+        "farm_launch_time": instance.launch_time,
+        "farm_lifecycle": instance.lifecycle or "on-demand",
+        "farm_mac": instance.mac,
         "farm_private_ip": private,
         "farm_public_ip": public,
-        "farm_lifecycle": str(instance.get("InstanceLifecycle") or "on-demand"),
-        "farm_region": str(instance["Region"]),
-        "farm_zone": str(instance.get("Placement", {}).get("AvailabilityZone") or ""),
-        "farm_type": str(instance.get("InstanceType") or ""),
-        "farm_image": str(instance.get("ImageId") or ""),
-        "farm_launch_time": _utc(instance.get("LaunchTime")),
-        "farm_state": str(instance["State"]["Name"]),
-        "farm_subnet": str(instance.get("SubnetId") or ""),
-        "farm_vpc": str(instance.get("VpcId") or ""),
+        "farm_region": instance.region,
+        "farm_role": role,
+        "farm_state": instance.state,
+        "farm_subnet": instance.subnet,
         "farm_tags": tags,
+        "farm_type": instance.type,
+        "farm_vpc": instance.vpc,
+        "farm_zone": instance.zone,
     }
-    wants_public = address == "public" or variables["farm_role"] in public_roles
-    reachable = public or private if wants_public else private
-    if reachable:
-        variables["ansible_host"] = reachable
     return variables
 
 
-def host_groups(variables: Mapping[str, Any]) -> tuple[str, ...]:
-    """The groups that a host with these variables belongs to. An unknown role gives none."""
-    groups = [ROLE_GROUPS[variables["farm_role"]]] if variables["farm_role"] in ROLE_GROUPS else []
-    groups.append(LIFECYCLE_GROUPS.get(variables["farm_lifecycle"], "on_demand"))
-    for prefix, value in (("zone", "farm_zone"), ("type", "farm_type"), ("state", "farm_state")):
-        if variables[value]:
-            groups.append(safe_group(prefix, variables[value]))
-    return tuple(groups)
-
-
-def build(instances: Sequence[Mapping[str, Any]], *, address: str, public_roles: Sequence[str] = ()) -> Farm:
-    """The whole inventory out of what ``fetch`` found, ordered by host name.
-
-    Raises IncompleteAnswer when an instance lacks what every instance has.
-    """
-    for instance in instances:
-        if not instance.get("InstanceId") or not instance.get("State", {}).get("Name"):
-            raise IncompleteAnswer("an instance in the answer to DescribeInstances has no id or no state")
-    described = {
-        instance["InstanceId"]: host_variables(instance, address=address, public_roles=public_roles)
-        for instance in instances
+def _groups(instance: Instance) -> dict[str, str]:
+    """The groups of one instance, by what they are children of; empty where it is in none of that kind."""
+    return {
+        "": ROLE_GROUPS.get(instance.tags.get(TAG_ROLE, ""), ""),
+        PARENT_LIFECYCLES: LIFECYCLE_GROUPS.get(instance.lifecycle, "on_demand"),
+        PARENT_ZONES: safe_group("zone", instance.zone) if instance.zone else "",
+        PARENT_TYPES: safe_group("type", instance.type) if instance.type else "",
+        PARENT_STATES: safe_group("state", instance.state),
     }
-    grouped = {instance_id: host_groups(variables) for instance_id, variables in described.items()}
-    groups = {*Farm(()).groups, *(group for names in grouped.values() for group in names)}
-    names = host_names(instances, taken=groups)
-    hosts = sorted(
-        (Host(names[instance_id], grouped[instance_id], variables) for instance_id, variables in described.items()),
-        key=lambda host: host.name,
+
+
+def build(instances: Iterable[Instance], *, address: str) -> Farm:
+    """The whole inventory, ordered by host name. An instance that is listed twice is one host."""
+    listed = {instance.instance_id: instance for instance in instances}
+    grouped = {instance_id: _groups(instance) for instance_id, instance in listed.items()}
+    parents = {
+        PARENT_LIFECYCLES: tuple(LIFECYCLE_GROUPS.values()),
+        **{
+            parent: tuple(sorted({groups[parent] for groups in grouped.values()} - {""}))
+            for parent in (PARENT_ZONES, PARENT_TYPES, PARENT_STATES)
+        },
+    }
+    groups = (*ROLE_GROUPS.values(), *parents, *(child for children in parents.values() for child in children))
+    names = host_names(listed.values(), taken=groups)
+    hosts = tuple(
+        Host(
+            names[instance_id],
+            tuple(filter(None, grouped[instance_id].values())),
+            host_variables(instance, address=address),
+        )
+        for instance_id, instance in sorted(listed.items(), key=lambda item: names[item[0]])
     )
-    warnings = [
-        f"instance {host.variables['farm_instance_id']} has the unknown role {host.variables['farm_role']!r} in its "
-        f"tag {TAG_ROLE}; roles are {', '.join(ROLE_GROUPS)}"
-        for host in hosts
-        if host.variables["farm_role"] not in ROLE_GROUPS
-    ]
-    return Farm(tuple(hosts), warnings=tuple(warnings))
+    return Farm(hosts, groups, parents, _role_warnings(listed.values()))
 
 
-def _primary_mac(instance: Mapping[str, Any]) -> str:
-    """The MAC of the network interface with device index 0, as EC2 writes it (``0a:1b:2c:3d:4e:5f``)."""
-    for interface in instance.get("NetworkInterfaces", ()):
-        if interface.get("Attachment", {}).get("DeviceIndex", 0) == 0:
-            return str(interface.get("MacAddress") or "")
-    return ""
-
-
-def _utc(moment: Any) -> str:
-    """ISO 8601 in UTC without fractions: ``2026-10-14T08:00:00Z``."""
-    if isinstance(moment, datetime):
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return str(moment or "")
+def _role_warnings(instances: Iterable[Instance]) -> tuple[str, ...]:
+    """A sentence for each role that is none, with the instances that have it."""
+    unknown: dict[str, list[str]] = {}
+    for instance in instances:
+        role = instance.tags.get(TAG_ROLE, "")
+        if role not in ROLE_GROUPS:
+            unknown.setdefault(role, []).append(instance.instance_id)
+    return tuple(
+        f"unknown role {role!r} in the tag {TAG_ROLE} of {', '.join(ids[:3])}{' …' if len(ids) > 3 else ''}; "
+        f"roles are {', '.join(ROLE_GROUPS)}"
+        for role, ids in unknown.items()
+    )

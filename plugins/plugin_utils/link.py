@@ -36,8 +36,10 @@ ETHERNET_MTU: Final = 1500
 HEADERS: Final = 28
 #: An address on the internet that nobody has (RFC 5737): packets go there, and end on the way.
 BEYOND: Final = "192.0.2.1"
-#: Echo requests for each pair, seconds that a reply may take.
+#: Echo requests for each pair in a full and in a short check (there is a second between two), seconds that a reply may
+#: take. The first of them may be lost while somebody learns an address or a path MTU.
 PINGS: Final = 3
+PINGS_SHORT: Final = 2
 WAIT: Final = 2
 
 
@@ -58,7 +60,10 @@ class Point:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the check is about. ``ports``: kind of machine -> {port: what listens there}."""
+    """What the check is about. ``ports``: kind of machine -> {port: what listens there}.
+
+    ``full``: with the transfers; otherwise each machine is asked once.
+    """
 
     side: str
     port: int
@@ -73,6 +78,7 @@ class Settings:
     bytes: int
     least_mbit: float
     problems: tuple[str, ...] = ()
+    full: bool = True
 
     def ports_of(self, point: Point) -> Mapping[int, str]:
         """What must listen there. A workstation with Linux need not share files."""
@@ -117,6 +123,7 @@ def settings_from(data: Mapping[str, Any]) -> Settings:
         bytes=round(float(data["megabytes"]) * 1_000_000),
         least_mbit=float(data.get("least_mbit", 0)),
         problems=tuple(data.get("problems", ())),
+        full=bool(data.get("full", True)),
     )
 
 
@@ -138,18 +145,18 @@ def points(
     hosts: Mapping[str, Mapping[str, Any]],
     groups: Mapping[str, Sequence[str]],
     *,
+    controller: Sequence[str],
     manager_address: str,
     samples: int,
     pcs: Mapping[str, str],
 ) -> list[dict[str, Any]]:
     """The machines to be checked, from the inventory: ``hosts`` are its variables by host.
 
-    Of the render nodes the first ``samples`` that run are taken.  ``pcs``: machines of the studio that are only asked.
+    ``controller``: its addresses.  Of the render nodes the first ``samples`` that run are taken.  ``pcs``: machines of
+    the studio that are only asked.
     """
-    controller = hosts.get("localhost") or {}
-    own = (controller.get("ansible_facts") or {}).get("all_ipv4_addresses") or []
     found: list[dict[str, Any]] = [
-        {"name": "controller", "kind": "controller", "host": "localhost", "addresses": list(own)}
+        {"name": "controller", "kind": "controller", "host": "localhost", "addresses": list(controller)}
     ]
     for group, kind in (("workstation", "workstation"), ("lan_pcs", "pc")):
         for name in groups.get(group, ()):
@@ -203,7 +210,8 @@ def questions(settings: Settings, asker: Point) -> list[Question]:
         address = str(target.address)
         # Whoever runs Ansible may have a firewall of his own; the PCs of the studio are what counts.
         required = target.kind != "controller"
-        ping = {"kind": "ping", "address": address, "count": PINGS, "wait": WAIT}
+        count = PINGS if settings.full else PINGS_SHORT
+        ping = {"kind": "ping", "address": address, "count": count, "wait": WAIT}
         asked.append(Question("ping", ping, target.name, required))
         if target.segment != asker.segment and target.kind not in seen:
             seen.add(target.kind)
@@ -223,7 +231,7 @@ def first_round(settings: Settings) -> dict[str, list[Question]]:
 def second_round(settings: Settings, answers: Answers) -> dict[str, list[Question]]:
     """The transfers, between the manager and everyone else who asks and reaches it by ping."""
     manager = settings.first("manager")
-    if manager is None or not manager.host or not answers.results(manager.host):
+    if not settings.full or manager is None or not manager.host or not answers.results(manager.host):
         return {}
     clients = [
         point

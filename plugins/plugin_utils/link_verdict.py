@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from .link import CLOUD, ETHERNET_MTU, HEADERS, LAN, REMOTE, TUNNEL_MTU, Answers, Point, Question, Settings
 from .link_facts import Cloud, host_network
 from .link_router import far_networks, port_forward, router_route, windows_route
+from .openvpn_log import is_quarrel
 
 #: Seconds by which a machine's clock may differ: NTLM and Kerberos take five minutes.
 CLOCK_TOLERANCE: Final = 300
@@ -28,7 +29,11 @@ CLOCK_BREAKS_TUNNEL: Final = 86400
 #: Days before the end of a certificate or of the revocation list from which it is said.
 EXPIRY_WARNING: Final = 60
 #: Causes of `openvpn_log` that a client names whose packets vanish: why they do is found elsewhere.
-_UNHEARD: Final = ("the server does not answer", "at the server's address nothing listens")
+_UNHEARD: Final = (
+    "the server does not answer",
+    "at the server's address nothing listens",
+    "nobody is reached at the server's address",
+)
 _RENEW: Final = "ansible-playbook playbooks/vpn-renew.yml"
 _CRL: Final = "expired revocation list (CRL): everybody is refused"
 _RERUN: Final = "ansible-playbook farm-up.yml"
@@ -579,6 +584,9 @@ def _tunnel_rows(evidence: Evidence) -> list[Row]:
         if findings:
             detail += f"; log: {_short(findings[0].line)}"
         rows.append(_row("OpenVPN", point.name, "", running, detail, evidence.service_down(point)))
+        if evidence.tunnel_up and (quarrel := next((found for found in findings if is_quarrel(found.cause)), None)):
+            cause = Cause(f"{quarrel.cause} (log of {point.name})", quarrel.remedy)
+            rows.append(_row("OpenVPN", point.name, "", False, _short(quarrel.line), cause))
     if evidence.workstation and evidence.manager:
         ends = (evidence.workstation.name, evidence.manager.name)
         up = evidence.tunnel_up
@@ -690,7 +698,7 @@ def _transfer_rows(evidence: Evidence, second: Answers) -> list[Row]:
             target = settings.by_name(question.target)
             ends = (point, target) if question.check == "transfer to" else (target, point)
             rows.append(_transfer_row(evidence, ends, result))
-    if not rows and evidence.manager is not None:
+    if not rows and settings.full and evidence.manager is not None:
         text = "not tried: no pings pass, or the manager does not answer"
         cause = _unanswered(evidence.manager) if evidence.tunnel_up else evidence.tunnel_down()
         rows.append(_row("transfer", "", evidence.manager.name, False, text, cause))

@@ -131,7 +131,12 @@ _RULES = (
         "start OpenVPNService there, or mend the router's port forward",
     ),
     _Rule(
-        re.compile(r"Network is unreachable|No route to host|Network unreachable|Host unreachable"),
+        re.compile(r"No route to host|Host unreachable|WSAEHOSTUNREACH"),
+        "nobody is reached at the server's address: a router says that there is no route to the host",
+        "see that the server's machine runs, and has the address that the port forward of the router before it names",
+    ),
+    _Rule(
+        re.compile(r"Network is unreachable|Network unreachable|WSAENETUNREACH"),
         "this machine has no way to the internet",
         "check its default route and, on AWS, its public address",
     ),
@@ -198,6 +203,15 @@ _DROPPED = re.compile(
 # that was restarted does it once.
 _OFTEN = 3
 _SOON = timedelta(minutes=2)
+# A server's log goes on when they have certificates of their own: a quarrel that is over is not told.
+_OVER = timedelta(minutes=10)
+_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
+_TWO_MACHINES = "two machines use the certificate of "
+
+
+def is_quarrel(cause: str) -> bool:
+    """Whether a cause is that two machines push each other out: the tunnel stands and falls by turns then."""
+    return cause.startswith(_TWO_MACHINES)
 
 
 def explain(log_text: str) -> list[Finding]:
@@ -244,7 +258,12 @@ def _duplicates(lines: list[str]) -> list[Finding]:
                 doubt = "" if returned else ", or the one that has it restarts over and over"
                 findings[name] = Finding(
                     line.strip(),
-                    f"two machines use the certificate of {name} and push each other out{doubt}",
+                    f"{_TWO_MACHINES}{name} and push each other out{doubt}",
                     "give each machine a certificate of its own, and never copy one into an image",
                 )
-    return list(findings.values())
+    return [found for name, found in findings.items() if _last_time(lines) - drops[name][-1] <= _OVER]
+
+
+def _last_time(lines: list[str]) -> datetime:
+    """When the last line was written that has a time."""
+    return next(datetime.fromisoformat(found[0]) for line in reversed(lines) if (found := _TIME.match(line)))

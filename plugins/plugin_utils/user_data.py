@@ -23,6 +23,15 @@ _NETWORKS: Mapping[str, str] = {
     "cloud": "farm_cloud_network",
     "tunnel": "farm_tunnel_network",
 }
+# key of "watch" -> setting, seconds of its unit, least value that is not 0, greatest, whether 0 switches it off
+_WATCH: Mapping[str, tuple[str, float, float, float, bool]] = {
+    "idle": ("farm_idle_minutes", 60, 1, 1440, True),
+    "deadline": ("farm_max_hours", 3600, 0.1, 720, True),
+    "hung": ("farm_hung_minutes", 60, 1, 1440, True),
+    "manager": ("farm_manager_gone_minutes", 60, 1, 1440, False),
+}
+_FURTHER = "farm_watch"
+
 # Only remote nodes are told: their own address in the tunnel is from it.
 _REMOTE = "farm_remote_network"
 
@@ -49,10 +58,35 @@ def farm_document(settings: Mapping[str, Any], role: str, extra: Mapping[str, An
         "manager": str(settings["farm_manager_address"]),
         "networks": networks,
     }
+    watch = watch_limits(settings)
+    if watch:
+        document["watch"] = watch
     replaced = sorted(set(extra or {}) & set(document))
     if replaced:
         raise UserDataError(f"extra may not replace {', '.join(replaced)}")
     return {**document, **(extra or {})}
+
+
+def watch_limits(settings: Mapping[str, Any]) -> dict[str, float]:
+    """The limits of a machine's watch in seconds, from those of the settings that are there. UserDataError names the
+    setting that is out of its range. What ``farm_watch`` names in seconds goes before."""
+    limits: dict[str, float] = {}
+    for key, (name, unit, least, greatest, optional) in _WATCH.items():
+        if settings.get(name) is None:
+            continue
+        try:
+            value = float(settings[name])
+        except (TypeError, ValueError):
+            raise UserDataError(f"{name} is {settings[name]!r}, not a number") from None
+        if not (least <= value <= greatest or (optional and value == 0)):
+            zero = ", or 0 for never" if optional else ""
+            raise UserDataError(f"{name} is {value:g}: it must be {least:g} to {greatest:g}{zero}")
+        limits[key] = value * unit
+    further = settings.get(_FURTHER) or {}
+    try:
+        return limits | {str(key): float(value) for key, value in further.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise UserDataError(f"{_FURTHER} is {further!r}: it must be names of limits with seconds") from None
 
 
 def farm_user_data(

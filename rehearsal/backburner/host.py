@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from ipaddress import AddressValueError, IPv4Address
-from typing import Protocol
+from typing import Any, Protocol
 
 from rehearsal.interfaces import Outcome, Platform
 from rehearsal.windows.errors import WindowsError
@@ -59,7 +59,7 @@ def write_file(files: Files, path: str, data: bytes) -> None:
     files.write_bytes(path, data)
 
 
-def in_task_list(host: Host, images: Sequence[str]) -> AbstractContextManager[object]:
+def in_task_list(host: Host, images: Sequence[str]) -> AbstractContextManager[Any]:
     """Show programs in the host's task list for as long as the context lasts, where the host offers that.
 
     A host with a task list has ``show_processes(images)``, which gives the context.
@@ -67,8 +67,17 @@ def in_task_list(host: Host, images: Sequence[str]) -> AbstractContextManager[ob
     show = getattr(host, "show_processes", None)
     if show is None:
         return nullcontext()
-    shown: AbstractContextManager[object] = show(images)
+    shown: AbstractContextManager[Any] = show(images)
     return shown
+
+
+async def write_output(host: Host, path: str, data: bytes) -> None:
+    """Write a frame where a job wants it: on ``C:``, or on another host by drive letter or UNC name. FILE_ERRORS."""
+    elsewhere = getattr(host, "network_files", None)
+    if elsewhere is not None and elsewhere.leads_away(path):
+        await elsewhere.write(path, data)
+    else:
+        write_file(host.files, path, data)
 
 
 def resolve(host: Host, name: str) -> str | None:

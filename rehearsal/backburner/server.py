@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
-from rehearsal.backburner.host import FILE_ERRORS, Host, in_task_list, resolve, write_file
+from rehearsal.backburner.host import FILE_ERRORS, Host, in_task_list, resolve, write_output
 from rehearsal.backburner.log import Log
 from rehearsal.backburner.protocol import GREETING, PROMPT, Answer, Connection, ProtocolError, encode, read_line, send
 from rehearsal.backburner.settings import Settings, SettingsError, load, server_handle
@@ -227,11 +227,13 @@ class _Server:
             self.rendering = None
             await self._report(report)
             return
-        with in_task_list(self.host, RENDER_IMAGES):
-            await asyncio.sleep(task.seconds)
         try:
+            with in_task_list(self.host, RENDER_IMAGES) as running:
+                await asyncio.sleep(task.seconds)
+                if running is not None:
+                    await running.responds()
             picture = f"frame {task.frame} of {task.name}, rendered by {self.settings.server_name}\r\n".encode()
-            write_file(self.host.files, task.file, picture)
+            await write_output(self.host, task.file, picture)
             self.log.info(f"Job {task.job:08X} {task.name}: frame {task.frame} written to {task.file}")
         except FILE_ERRORS as error:
             report["error"] = f"cannot write {task.file}: {error}"

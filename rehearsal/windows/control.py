@@ -42,8 +42,13 @@ try:
 except OSError as error:
     sys.exit("rehearsal: %s: the host has no power (%s)" % (name, error))
 arguments = ", ".join(quoted(text) for text in sys.argv[1:])
-request = '{{"program": %s, "argv": [%s], "cwd": %s, "stdin": ""}}\n'
-link.sendall((request % (quoted(name), arguments, quoted(posix.getcwd()))).encode())
+given = b""
+if name == "powershell.exe":
+    while part := posix.read(0, 1 << 16):
+        given += part
+given = binascii.b2a_base64(given, newline=False).decode()
+request = '{{"program": %s, "argv": [%s], "cwd": %s, "stdin": "%s"}}\n'
+link.sendall((request % (quoted(name), arguments, quoted(posix.getcwd()), given)).encode())
 line = b""
 while not line.endswith(b"\n"):
     part = link.recv(1 << 16)
@@ -62,8 +67,8 @@ posix._exit(code & 255 or (1 if code else 0))
 def script(python: str = sys.executable) -> str:
     """The text of a stand-in executable.
 
-    It forwards its own name, arguments and folder; standard input is not forwarded, because none of the programs reads
-    it.  The exit code is cut to eight bits, as a process of Linux has no more (1060 of sc.exe is seen as 36).
+    It forwards its own name, arguments and folder, and the standard input of PowerShell, the one that reads it.  The
+    exit code is cut to eight bits, as a process of Linux has no more (1060 of sc.exe is seen as 36).
     """
     return _SCRIPT.format(python=python)
 

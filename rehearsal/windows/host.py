@@ -10,18 +10,19 @@ import ntpath
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from rehearsal.interfaces import Outcome, Platform, RehearsalError, Reply, Request, ServiceProgram
-from rehearsal.windows import commandline, control, ec2launch, modules, network, powershell, programs
+from rehearsal.windows import commandline, control, ec2launch, modules, network, powershell, programs, smb
 from rehearsal.windows.accounts import Accounts
 from rehearsal.windows.certificates import Certificates, StoredCertificate
 from rehearsal.windows.errors import NoStandIn, WindowsError
 from rehearsal.windows.files import Files
 from rehearsal.windows.firewall import Firewall
+from rehearsal.windows.processes import Processes, Running
 from rehearsal.windows.registry import Registry
 from rehearsal.windows.services import Services
 from rehearsal.windows.services import State as ServiceState
@@ -31,7 +32,6 @@ from rehearsal.winrm.server import Endpoint, serve_connection
 
 SYSTEM = "SYSTEM"
 FILE_SHARING = "lanmanserver"
-SMB_PORT = 445
 ENVIRONMENT_KEY = r"HKLM\SYSTEM\CurrentControlSet\Control\Session Manager\Environment"
 # The logon screen makes this key once a boot is complete; win_reboot of ansible.windows waits for it.
 LOGON_KEY = r"HKLM\SOFTWARE\Microsoft\Windows NT\CurrentVersion\Winlogon\AutoLogonChecked"
@@ -104,6 +104,9 @@ class WindowsHost:
         """What Windows Installer installed: product code (upper case) -> what was in the package."""
         self.programs: dict[str, programs.Program] = dict(programs.TABLE)
         self.services.on_state.append(self._service_changed)
+        self.processes = Processes(self.clock)
+        self.network_files = smb.Client(self)
+        """The way to the shares of other hosts."""
         self.boot_time = 0.0
         self.powered = False
         self.pending_shutdown: asyncio.Task[None] | None = None
@@ -237,6 +240,7 @@ class WindowsHost:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.services.stop_all()
+        self.processes.power_off()
         if self._file_sharing is not None:
             self._file_sharing.close()
             self._file_sharing = None
@@ -275,6 +279,10 @@ class WindowsHost:
         task.add_done_callback(self._background.discard)
         return task
 
+    def show_processes(self, images: Sequence[str]) -> AbstractContextManager[Running]:
+        """Show programs in the task list for as long as the context lasts."""
+        return self.processes.shown(images)
+
     async def apply_firewall(self) -> None:
         """Enforce the firewall's rules as they are now."""
         if self.powered:
@@ -301,15 +309,14 @@ class WindowsHost:
             self.later(0, self.update_listeners, "WinRM listeners")
 
     async def update_file_sharing(self) -> None:
-        """Keep the port of file sharing open while its service runs. No SMB is spoken there: who talks is cut off."""
+        """Keep the port of file sharing open while its service runs."""
 
-        async def cut_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
-            writer.close()
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await smb.serve(self, reader, writer)
 
         wanted = self.powered and self.services.status(FILE_SHARING).state == "running"
         if wanted and self._file_sharing is None:
-            self._file_sharing = await self.platform.listen(SMB_PORT, cut_off)
+            self._file_sharing = await self.platform.listen(smb.PORT, answer)
         elif not wanted and self._file_sharing is not None:
             self._file_sharing.close()
             self._file_sharing = None

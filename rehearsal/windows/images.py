@@ -83,6 +83,7 @@ def _drive(root: Path, executables: Iterable[str], python: str) -> None:
     standin = control.script(python)
     for name in executables:
         path = drive / "Windows" / "System32" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(standin)
         path.chmod(0o755)
 
@@ -94,7 +95,9 @@ def _registry(version: str, product: str) -> dict[str, dict[str, Any]]:
     registry.set(current, "ProductName", "REG_SZ", product)
     registry.set(current, "CurrentBuild", "REG_SZ", version.split(".")[2])
     environment = r"HKLM\SYSTEM\CurrentControlSet\Control\Session Manager\Environment"
-    registry.set(environment, "Path", "REG_EXPAND_SZ", r"%SystemRoot%\system32;%SystemRoot%;%SystemRoot%\System32\Wbem")
+    folders = (r"%SystemRoot%\system32", "%SystemRoot%", r"%SystemRoot%\System32\Wbem")
+    path = ";".join([*folders, r"%SYSTEMROOT%\System32\WindowsPowerShell\v1.0" + "\\"])
+    registry.set(environment, "Path", "REG_EXPAND_SZ", path)
     registry.set(network.PARAMETERS, "IPEnableRouter", "REG_DWORD", 0)
     registry.create(network.PERSISTENT_ROUTES)
     for key in (

@@ -12,10 +12,14 @@ DRILLS = [
     for name in (
         "vpn",
         "test_bake_drills.py",
+        "test_lan_pc.py",
         "test_link.py",
+        "test_link_whole.py",
         "test_linux_workstation.py",
+        "test_node_drills.py",
         "test_pki.py",
         "test_vpn_revoke.py",
+        "test_watch_drills.py",
     )
 ]
 

@@ -176,7 +176,6 @@ def test_wrong_authority_is_refused(farm):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("missing", r"backburner\.xml"),
         ("broken", r"backburner\.xml"),
         ("unknown_manager", r"no-such-manager"),
         ("read_only", r"read.?only"),
@@ -187,9 +186,7 @@ def test_module_names_file_and_remedy_and_keeps_the_old_file(farm, fault, messag
     xml = backburner_xml(farm, "manager")
     before = xml.read_bytes()
     manager = "10.0.0.98"
-    if fault == "missing":
-        xml.rename(xml.with_suffix(".away"))
-    elif fault == "broken":
+    if fault == "broken":
         xml.write_bytes(before[: len(before) // 2])
     elif fault == "unknown_manager":
         manager = "no-such-manager"
@@ -197,7 +194,7 @@ def test_module_names_file_and_remedy_and_keeps_the_old_file(farm, fault, messag
         inject(farm, "disk-full", "studio-manager")
     else:
         xml.chmod(0o444)
-    broken = xml.read_bytes() if xml.exists() else None
+    broken = xml.read_bytes()
     try:
         try:
             with pytest.raises(ProofError, match=rf"(?si){message}"):
@@ -205,10 +202,8 @@ def test_module_names_file_and_remedy_and_keeps_the_old_file(farm, fault, messag
         finally:
             if fault == "full_disk":  # only then can the disk be read from outside again
                 inject(farm, "repair", "studio-manager")
-        assert (xml.read_bytes() if xml.exists() else None) == broken
+        assert xml.read_bytes() == broken
     finally:
-        if fault == "missing":
-            xml.with_suffix(".away").rename(xml)
         xml.chmod(0o644)
         xml.write_bytes(before)
 

@@ -1,4 +1,4 @@
-"""The link's check on a whole farm: everything passes, and each thing that is broken is named.
+"""The link on a whole farm: its check names each thing that is broken, and its roles restart only what they must.
 
 The tests build on each other and run in their order. What is broken is broken from outside (the AWS CLI, the machines'
 own programs, the rehearsal's faults); what the check says is read from what it prints.
@@ -13,12 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from rehearsal.proof import ProofError, Rehearsal
+from rehearsal.secrets_proof import prove_no_secrets
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 CHECK = "playbooks/link-check.yml"
@@ -35,7 +37,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         made = Rehearsal(folder, print)
         made.playbook("bake-ami.yml")
         route_on_controller(made, "replace")
-        made.playbook("farm-up.yml", "-e", "farm_nodes=2")
+        made.playbook("farm-up.yml", "-e", "farm_nodes=2", "-e", "farm_remote_nodes=1")
         yield made
     finally:
         subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
@@ -122,16 +124,13 @@ def test_everything_passes(farm: Rehearsal) -> None:
     found = rows(step.log.read_text())
     assert [row for row in found if row[3] == "no"] == [] and step.changed == 0
     nodes = [machine["name"] for machine in farm.machines() if machine["role"] == "render_node"]
-    askers, asked = (
-        ["controller", "studio-workstation", "studio-manager"],
-        ["controller", "studio-workstation", "studio-manager"],
-    )
+    askers = ["controller", "studio-workstation", "studio-manager", "studio-remote-node"]
     pings = {row[1:3] for row in found if row[0] == "ping"}
-    assert {(one, other) for one in askers for other in asked if one != other} <= pings
-    assert len([row for row in found if row[0] == "ping"]) == 3 * (2 + len(nodes))
+    assert {(one, other) for one in askers for other in askers if one != other} <= pings
+    assert len([row for row in found if row[0] == "ping"]) == len(askers) * (len(askers) - 1 + len(nodes))
     assert all("1372 passes, 1472 is answered" in row[4] for row in found if row[0] == "path MTU")
     transfers = [row for row in found if row[0] == "transfer"]
-    assert len(transfers) == 4 and all("100 MB in" in row[4] and "SHA-256 equal" in row[4] for row in transfers)
+    assert len(transfers) == 6 and all("100 MB in" in row[4] and "SHA-256 equal" in row[4] for row in transfers)
     for machine in farm.machines():
         if machine["role"] in ("manager", "workstation"):
             host = (farm.folder / "machines" / machine["name"] / "host.json").read_text()
@@ -207,3 +206,119 @@ def test_missing_route_in_the_studio_is_named_and_the_printed_lines_mend_it(farm
     assert any("route missing in the studio (controller and its router)" in cause for cause in causes(output))
     assert len(lines) == 3
     assert [row for row in rows(farm.playbook(CHECK).log.read_text()) if row[3] == "no"] == []
+
+
+# ------------------------------------------------------------------------------- what is restarted, and who is cut off
+
+RENEW, REVOKE = "playbooks/vpn-renew.yml", "playbooks/vpn-revoke.yml"
+SERVER = "tests/integration/playbooks/vpn_server.yml"
+LOGS = Path("Program Files/OpenVPN/log")
+STUDIO, GATEWAY = ("workstation", "studio"), ("studio-manager", "studio")
+REMOTE_SERVER, REMOTE_NODE = ("studio-manager", "remote"), ("studio-remote-node", "remote")
+
+
+@dataclass(frozen=True)
+class Running:
+    """An OpenVPN process, and how often its log says that a session began."""
+
+    pid: int
+    sessions: int
+
+
+def drive(farm: Rehearsal, name: str) -> Path:
+    return next(Path(machine["c"]) for machine in farm.machines() if machine["name"] == name)
+
+
+def log_of(farm: Rehearsal, end: tuple[str, str]) -> str:
+    return (drive(farm, end[0]) / LOGS / f"{end[1]}.log").read_text(errors="replace")
+
+
+def running(farm: Rehearsal) -> dict[tuple[str, str], Running]:
+    """Each OpenVPN process of the farm: (machine, tunnel) -> process."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            words = entry.read_bytes().decode().split("\0")
+            log = next((Path(word) for word in words if word.endswith(".log")), None)
+            if Path(words[0]).name == "openvpn" and log is not None and log.is_relative_to(farm.folder):
+                end = (log.relative_to(farm.folder / "machines").parts[0], log.stem)
+                sessions = log.read_text(errors="replace").count("Peer Connection Initiated")
+                found[end] = Running(int(entry.parent.name), sessions)
+    assert sorted(found) == sorted([STUDIO, GATEWAY, REMOTE_SERVER, REMOTE_NODE])
+    return found
+
+
+def restarted(before: dict[tuple[str, str], Running], after: dict[tuple[str, str], Running]) -> set[tuple[str, str]]:
+    return {end for end in before if before[end].pid != after[end].pid}
+
+
+def test_second_run_of_the_roles_restarts_nothing_and_drops_no_session(farm: Rehearsal) -> None:
+    before = running(farm)
+    assert farm.playbook(RENEW).changed == 0
+    assert running(farm) == before
+
+
+def test_another_client_restarts_nothing(farm: Rehearsal) -> None:
+    before = running(farm)
+    clients = [
+        {"name": "aws-gateway", "address": "10.8.0.2", "networks": ["10.0.0.0/24", "10.9.0.0/24"]},
+        {"name": "another-gateway", "address": "10.8.0.3", "networks": []},
+    ]
+    assert farm.playbook(SERVER, "-e", json.dumps({"openvpn_server_clients": clients})).changed == 1
+    assert running(farm) == before
+
+
+def test_another_setting_restarts_the_process_that_has_it(farm: Rehearsal) -> None:
+    """And the way back removes the other client."""
+    before = running(farm)
+    farm.playbook(SERVER, "-e", json.dumps({"openvpn_server_networks": [LAN, "192.168.77.0/24"]}))
+    tunnel_stands(farm)
+    after = running(farm)
+    assert restarted(before, after) == {STUDIO}
+    assert after[REMOTE_SERVER] == before[REMOTE_SERVER]
+    farm.playbook(RENEW)
+    tunnel_stands(farm)
+    entries = drive(farm, "workstation") / "Program Files/OpenVPN/config-auto/ccd-studio"
+    assert [path.name for path in entries.iterdir()] == ["aws-gateway"]
+
+
+def test_new_certificates_reach_the_second_server_and_the_remote_node(farm: Rehearsal) -> None:
+    before = running(farm)
+    step = farm.playbook(RENEW, "-e", "vpn_renew_name=remote-1,aws-gateway-server", "-vvv", "--diff")
+    # Windows' service runs all tunnels of a machine
+    assert restarted(before, running(farm)) == {GATEWAY, REMOTE_SERVER, REMOTE_NODE}
+    farm.command("ping", "-c", "1", "-W", "5", "10.9.0.2", on="studio-manager")
+    for end, name in ((REMOTE_SERVER, "aws-gateway-server"), (REMOTE_NODE, "remote-1")):
+        configuration = (drive(farm, end[0]) / f"Program Files/OpenVPN/config-auto/{end[1]}.ovpn").read_text()
+        certificate = (farm.folder / f"controller/pki/{name}.crt").read_text()
+        assert certificate.strip() in configuration.replace("\r\n", "\n")
+    assert step.recap["studio-workstation"]["changed"] == 0
+
+
+def test_no_secret_is_where_it_does_not_belong(farm: Rehearsal) -> None:
+    print(prove_no_secrets(farm))
+
+
+def test_revoked_remote_node_is_cut_off_by_the_manager_at_once(farm: Rehearsal) -> None:
+    farm.playbook(REVOKE, "-e", "vpn_revoke_name=remote-1")
+    end = time.monotonic() + 20
+    while "certificate revoked: CN=remote-1" not in log_of(farm, REMOTE_SERVER) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert "VERIFY ERROR: depth=0, error=certificate revoked: CN=remote-1" in log_of(farm, REMOTE_SERVER)
+    with pytest.raises(ProofError):
+        farm.command("ping", "-c", "1", "-W", "2", "10.9.0.2", on="studio-manager")
+    tunnel_stands(farm)
+
+
+def test_revoked_gateway_gets_another_certificate_over_the_internet(farm: Rehearsal) -> None:
+    """Without its tunnel: the manager's WinRM is opened for the studio, and shut again. The remote node has none."""
+    farm.playbook(REVOKE, "-e", "vpn_revoke_name=aws-gateway")
+    with pytest.raises(ProofError):
+        farm.command("ping", "-c", "1", "-W", "2", "10.0.0.10", on="workstation")
+    with pytest.raises(ProofError, match="No tunnel leads to studio-remote-node"):
+        farm.playbook(RENEW, "-e", "vpn_renew_name=aws-gateway,remote-1")
+    farm.command("ping", "-c", "1", "-W", "2", "10.0.0.10", on="workstation")
+    manager = next(machine for machine in farm.machines() if machine["role"] == "manager")
+    knock = "import socket, sys; socket.create_connection((sys.argv[1], 5986), timeout=3)"
+    with pytest.raises(ProofError, match=r"TimeoutError|timed out"):
+        farm.command(sys.executable, "-c", knock, str(manager["public_address"]))

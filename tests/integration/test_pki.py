@@ -152,17 +152,6 @@ def test_second_run_changes_nothing_and_runs_no_module_but_one(bench: Bench) -> 
     assert bench.files() == before
 
 
-def test_other_side_takes_other_certificates_and_leaves_these(bench: Bench) -> None:
-    before = bench.files()
-    result = bench.run(farm_vpn_server_side="cloud", farm_remote_nodes=1)
-    assert result.rc == 0, result.output
-    assert bench.verify(bench.pki / "aws-gateway-server.crt", "server") == "OK"
-    for name in ("studio-workstation-client", "remote-1"):
-        assert bench.verify(bench.pki / f"{name}.crt", "client") == "OK"
-        assert (bench.pki / f"{name}.tls-crypt-v2.key").exists()
-    assert {name: data for name, data in bench.files().items() if name in before} == before
-
-
 def test_what_expires_soon_is_renewed_with_a_new_key_and_the_old_one_is_kept(bench: Bench) -> None:
     """The authority is due as well. It keeps its key, so that what it has signed stays valid.
 
@@ -235,6 +224,17 @@ def test_days_that_would_renew_at_every_run_are_refused(bench: Bench) -> None:
     result = bench.run(vpn_pki_certificate_days=60)
     assert result.rc != 0
     assert "less than vpn_pki_certificate_days" in " ".join(result.output.split())
+
+
+def test_other_side_takes_other_certificates_and_leaves_these(bench: Bench) -> None:
+    before = bench.files()
+    result = bench.run(farm_vpn_server_side="cloud", vpn_pki_remote_names=["remote-1"])
+    assert result.rc == 0, result.output
+    assert bench.verify(bench.pki / "aws-gateway-server.crt", "server") == "OK"
+    for name in ("studio-workstation-client", "remote-1"):
+        assert bench.verify(bench.pki / f"{name}.crt", "client") == "OK"
+        assert (bench.pki / f"{name}.tls-crypt-v2.key").exists()
+    assert {name: data for name, data in bench.files().items() if name in before} == before
 
 
 def secret_lines(pki: Path) -> list[str]:

@@ -5,6 +5,7 @@ Whatever the settings are, they are either refused, or the files hold exactly th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from tests.templates.openvpn_files import known
-from tests.templates.render import render
+from tests.templates.render import PROJECT, render
 
 # What somebody might write by mistake, or to make OpenVPN run a program.
 HOSTILE = [
@@ -129,9 +130,26 @@ def check_server(given: dict[str, Any], pki: Path) -> None:
     far = [network for client in given["clients"] for network in client["networks"]]
     expected = Counter({**dict.fromkeys(SERVER_ONCE.split(), 1), "route": len(far), "push": 2 + len(given["networks"])})
     assert counted(render("openvpn_server", "server.ovpn.j2", variables)) == expected
+    check_null_routes(render("openvpn_server", "null-routes.service.j2", variables), 1 + len(far))
     for client in given["clients"]:
         text = render("openvpn_server", "client.ccd.j2", {**variables, "client": client})
         assert counted(text) == Counter({"ifconfig-push": 1, "iroute": len(client["networks"])})
+
+
+UNIT = re.compile(
+    r"#.*|\[(?:Unit|Service|Install)\]"
+    r"|Description=Render farm: nothing for the far side of the tunnel [A-Za-z0-9.-]+ goes to the internet"
+    r"|(?:After|Wants)=network-online\.target|Before=openvpn-server@[A-Za-z0-9.-]+\.service|Type=oneshot"
+    r"|RemainAfterExit=true|WantedBy=multi-user\.target"
+    r"|(?:ExecStart=/bin/ip route replace|ExecStop=-/bin/ip route del) unreachable [0-9.]+/[0-9]+ metric 9999"
+)
+
+
+def check_null_routes(text: str, networks: int) -> None:
+    """systemd ends a line at \\n only, and a backslash before it joins the next one: systemd.syntax(7)."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    assert [line for line in lines if not UNIT.fullmatch(line)] == []
+    assert sum(line.startswith("Exec") for line in lines) == 2 * networks
 
 
 def check_client(given: dict[str, Any], pki: Path) -> None:
@@ -203,3 +221,22 @@ def test_each_hostile_text_is_refused_or_harmless_in_a_server(pki: Path, field: 
             sane[field] = text
     if not server_problems(sane):
         check_server(sane, pki)
+
+
+# Template -> the variables that it takes its text from; the folder of the keys is only ever a path on the controller.
+OPTIONS = {
+    ("openvpn_server", "server.ovpn.j2"): {"instance", "name", "port", "network", "networks", "clients", "pki_dir"},
+    ("openvpn_server", "client.ccd.j2"): {"network"},
+    ("openvpn_server", "null-routes.service.j2"): {"instance", "network", "clients"},
+    ("vpn_gateway", "gateway.ovpn.j2"): {"name", "server_name", "endpoint", "port", "pki_dir"},
+}
+
+
+def test_every_option_of_every_template_is_tried() -> None:
+    """The tests of this file vary these options and no others."""
+    found = {}
+    for role in ("openvpn_server", "vpn_gateway"):
+        for path in (PROJECT / "roles" / role / "templates").iterdir():
+            text = path.read_text()
+            found[role, path.name] = set(re.findall(rf"\b{role}_(\w+)", text))
+    assert found == OPTIONS

@@ -9,6 +9,11 @@
 
 The VPC router knows the LAN and both tunnel networks (10.8.0.0/24, 10.9.0.0/24) as the manager's; the PC knows them as
 the workstation's. Inside the VPC the MTU is 9001. The internet counts every packet with a private address.
+
+With ``carrier`` the studio's provider shares its public addresses: its own NAT stands between home and internet and
+forwards nothing (RFC 6598, carrier-grade NAT)::
+
+    home 100.64.0.2 -- carrier 100.64.0.1, 198.18.1.2 -- internet
 """
 
 from __future__ import annotations
@@ -49,7 +54,7 @@ FAR_NETWORKS = {
 class Network:
     """All machines; ``close`` takes everything away."""
 
-    def __init__(self, *, home_mtu: int = 1500, port_forward: bool = True) -> None:
+    def __init__(self, *, home_mtu: int = 1500, port_forward: bool = True, carrier: bool = False) -> None:
         self.workstation = Namespace("workstation", forwarding=True)
         self.pc = Namespace("pc")
         self.home = Namespace("home", forwarding=True)
@@ -60,6 +65,7 @@ class Network:
         self.node2 = Namespace("node2")
         self.away = Namespace("away", forwarding=True)
         self.remote = Namespace("remote")
+        self.carrier = Namespace("carrier", forwarding=True) if carrier else None
         self._studio(port_forward)
         self._internet(home_mtu)
         self._vpc()
@@ -89,13 +95,24 @@ class Network:
         server = ADDRESSES["workstation"] if port_forward else "192.168.1.99"
         self.home.nft(home_router(inside="br0", vpn_port=PORT, vpn_server=IPv4Address(server)))
 
+    def _edge(self) -> Namespace:
+        """Who has the studio's public address."""
+        return self.carrier or self.home
+
     def _internet(self, home_mtu: int) -> None:
-        cable(self.home, "wan", self.internet, "home")
-        self.home.ip(
+        edge = self._edge()
+        cable(edge, "wan", self.internet, "home")
+        edge.ip(
             f"link set wan mtu {home_mtu}",
             f"address add {STUDIO_PUBLIC}/24 dev wan",
             "route add default via 198.18.1.1",
         )
+        if self.carrier is not None:
+            cable(self.home, "wan", self.carrier, "customers")
+            self.carrier.ip("address add 100.64.0.1/24 dev customers")
+            self.home.ip("address add 100.64.0.2/24 dev wan", "route add default via 100.64.0.1")
+            nobody = IPv4Address("100.64.0.99")
+            self.carrier.nft(home_router(inside="customers", vpn_port=PORT, vpn_server=nobody))
         self.internet.ip("address add 198.18.1.1/24 dev home", f"link set home mtu {home_mtu}")
         self.internet.nft(leak_detector())
 
@@ -158,8 +175,8 @@ class Network:
         self.vpc.nft(replacing("ip", "gateway", body))
 
     def studio_address(self, public: str) -> None:
-        """The studio's provider gives its router another address, and carries nothing from the old one."""
-        self.home.ip("address flush dev wan", f"address add {public}/24 dev wan", "route add default via 198.18.1.1")
+        """The studio's provider gives it another address, and carries nothing from the old one."""
+        self._edge().ip("address flush dev wan", f"address add {public}/24 dev wan", "route add default via 198.18.1.1")
         body = f"""  chain own_customers_only {{
     type filter hook prerouting priority -290; policy accept;
     iifname "home" ip saddr != {public} drop

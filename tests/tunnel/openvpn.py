@@ -117,11 +117,13 @@ def _write(path: Path, role: str, template: str, variables: dict[str, Any]) -> P
 class End:
     """One OpenVPN process of a machine, as OpenVPN's service for Windows starts it: in the file's folder, with a log.
 
-    ``hosts`` is the machine's own list of names, read anew at each look-up; it has no other.
+    ``hosts`` is the machine's own list of names, read anew at each look-up; it has no other. ``options`` are further
+    ones of the command line, for drills that show what a setting is for or that cannot wait an hour.
     """
 
     machine: Namespace
     config: Path
+    options: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     @property
@@ -147,7 +149,7 @@ class End:
         with self.log_file.open("ab") as output:
             self._process = self.machine.start(
                 *("unshare", "--mount", "--", "sh", "-c", own_names, "sh", str(self.hosts), str(nameservers)),
-                *("--cd", str(self.config.parent), "--config", self.config.name),
+                *("--cd", str(self.config.parent), "--config", self.config.name, *self.options),
                 output=output,
             )
 
@@ -185,12 +187,22 @@ class Tunnel:
     """Both ends of one link; leave the ``with`` block to end them."""
 
     def __init__(
-        self, network: Network, folder: Path, pki: Path, link: Link = STUDIO_SIDE, *, endpoint: str = ""
+        self,
+        network: Network,
+        folder: Path,
+        pki: Path,
+        link: Link = STUDIO_SIDE,
+        *,
+        endpoint: str = "",
+        server_options: tuple[str, ...] = (),
+        client_options: tuple[str, ...] = (),
     ) -> None:
         self.network = network
         self.link = link
-        self.server = End(network.machine(link.server), write_server(folder / link.server, link, pki))
-        self.client = End(network.machine(link.client), write_client(folder / link.client, link, pki, endpoint))
+        server = write_server(folder / link.server, link, pki)
+        client = write_client(folder / link.client, link, pki, endpoint)
+        self.server = End(network.machine(link.server), server, server_options)
+        self.client = End(network.machine(link.client), client, client_options)
 
     def __enter__(self) -> Tunnel:
         return self

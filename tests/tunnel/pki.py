@@ -47,6 +47,7 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         self.write("ca.crt", self._certificate.public_bytes(serialization.Encoding.PEM))
+        self.write("ca.key", _pem(self._key))
         self.write("tls-crypt-v2-server.key", openvpn_keys.server_key().encode())
         self.revoke()
 

@@ -18,13 +18,15 @@ from typing import Literal
 
 from tests.tunnel.namespaces import Namespace
 
-_ECHO_REPLY, _UNREACHABLE, _ECHO = 0, 3, 8
+_ECHO_REPLY, _UNREACHABLE, _ECHO, _TIME_EXCEEDED = 0, 3, 8, 11
 _FRAGMENTATION_NEEDED = 4
 # ip(7); Python has no names for them
 _IP_MTU_DISCOVER, _IP_MTU = 10, 14
 _DONT_FRAGMENT, _MAY_FRAGMENT = 2, 0
 _identifiers = itertools.cycle(range(1, 0xFFFF))
 _BLOCK = 1 << 20
+#: Seconds that a busy machine may add to the best figure of any drill (docs/vpn.md, "Measured").
+TOLERANCE = 1.5
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,20 @@ def ping(
     return SILENCE
 
 
+def hop(source: Namespace, address: str, number: int, *, timeout: float = 1.0) -> str:
+    """Address of the router that is ``number`` hops away on the way to ``address``; empty when it says nothing."""
+    with _icmp(source) as raw:
+        raw.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, number)
+        raw.sendto(_echo(next(_identifiers), 1, 56), (address, 0))
+        limit = time.monotonic() + timeout
+        while (left := limit - time.monotonic()) > 0:
+            if select.select([raw], [], [], left)[0]:
+                packet = raw.recv(1 << 16)
+                if packet[(packet[0] & 15) * 4] == _TIME_EXCEEDED:
+                    return socket.inet_ntoa(packet[12:16])
+    return ""
+
+
 def _refused(raw: socket.socket, address: str, error: OSError) -> Answer:
     """What the machine's own kernel says without sending anything."""
     if error.errno == errno.EMSGSIZE:
@@ -116,6 +132,29 @@ def knock(source: Namespace, address: str, port: int) -> None:
     with connection, contextlib.suppress(OSError):
         connection.settimeout(0.3)
         connection.connect((address, port))
+
+
+def udp_answer(source: Namespace, service: Namespace, address: str, *, bound_to: str = "", timeout: float = 1.0) -> str:
+    """Where the answer of a UDP service comes from that ``source`` asks at ``address``; empty when none comes.
+
+    ``bound_to``: the address that the service listens at; by default at all, as most do. Its answer has then the source
+    address of the way back, whatever address it was asked at.
+    """
+    with service:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with source:
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with listener, client:
+        listener.bind((bound_to, 0))
+        listener.settimeout(timeout)
+        client.settimeout(timeout)
+        client.sendto(b"question", (address, listener.getsockname()[1]))
+        try:
+            listener.sendto(b"answer", listener.recvfrom(64)[1])
+            answerer: str = client.recvfrom(64)[1][0]
+        except TimeoutError:
+            return ""
+        return answerer
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from rehearsal.windows.errors import WindowsError
 from rehearsal.windows.powershell import syntax
 from rehearsal.windows.powershell.values import PsError, PsObject, lookup, text
 from rehearsal.windows.registry import Registry
+from rehearsal.windows.smb import Mapping
 
 if TYPE_CHECKING:
     from rehearsal.windows.host import WindowsHost
 
 VALUE, SWITCH = "value", "switch"
+_SECURE_STRING = "System.Security.SecureString"
 _SERVER_AUTHENTICATION = "1.3.6.1.5.5.7.3.1"
 _FILE_TIME_EPOCH = 11644473600  # seconds from 1601 to 1970
 
@@ -530,9 +532,66 @@ async def _remove_net_firewall_rule(context: Context, values: dict[str, Any]) ->
 async def _new_object(context: Context, values: dict[str, Any]) -> Any:
     arguments = values.get("ArgumentList", [])
     arguments = arguments if isinstance(arguments, list) else [arguments]
-    if text(values["TypeName"]).lower().removeprefix("system.") != "io.ports.serialport":
+    kind = text(values["TypeName"]).lower().removeprefix("system.")
+    if kind == "management.automation.pscredential":
+        return _credential(arguments)
+    if kind != "io.ports.serialport":
         raise PsError(f"rehearsal: New-Object {values['TypeName']} is not modelled")
     return _serial_port(context.host, arguments)
+
+
+def _credential(arguments: list[Any]) -> PsObject:
+    secret = arguments[1] if len(arguments) == 2 else None
+    if not isinstance(secret, PsObject) or secret.type_name != _SECURE_STRING:
+        raise PsError('Cannot find an overload for "PSCredential": it takes a user name and a SecureString.')
+    name, password = text(arguments[0]), secret.get("Text")
+    return PsObject("System.Management.Automation.PSCredential", {"UserName": name, "Password": password})
+
+
+@_cmdlet("ConvertTo-SecureString", "String", "AsPlainText Force", required="String AsPlainText Force")
+async def _secure_string(context: Context, values: dict[str, Any]) -> Any:
+    if not text(values["String"]):
+        raise PsError("Cannot bind argument to parameter 'String' because it is an empty string.")
+    return PsObject(_SECURE_STRING, {"Text": text(values["String"])})
+
+
+# ---------------------------------------------------------------------------------------------- file sharing (SmbShare)
+
+
+@_cmdlet("Get-SmbGlobalMapping", "LocalPath", required="LocalPath")
+async def _get_mapping(context: Context, values: dict[str, Any]) -> Any:
+    drive = text(values["LocalPath"]).upper()
+    mapping = context.host.network_files.mappings.get(drive)
+    if mapping is None:
+        raise PsError(f"No MSFT_SmbGlobalMapping objects found with property 'LocalPath' equal to '{drive}'.")
+    return _mapping(drive, mapping)
+
+
+@_cmdlet("Remove-SmbGlobalMapping", "LocalPath", "Force", takes_pipeline=True)
+async def _remove_mapping(context: Context, values: dict[str, Any]) -> Any:
+    if not values.get("Force"):
+        raise PsError("rehearsal: without -Force it asks, and there is nobody to answer")
+    drives = [item.get("LocalPath") for item in context.flow]
+    for drive in [*drives, *([text(values["LocalPath"]).upper()] if "LocalPath" in values else [])]:
+        del context.host.network_files.mappings[drive]
+
+
+@_cmdlet("New-SmbGlobalMapping", "LocalPath RemotePath Credential RequirePrivacy", required="RemotePath Credential")
+async def _new_mapping(context: Context, values: dict[str, Any]) -> Any:
+    credential = values["Credential"]
+    if not isinstance(credential, PsObject) or "UserName" not in credential.properties:
+        raise PsError("Cannot process argument transformation on parameter 'Credential'.")
+    if "LocalPath" not in values:
+        raise PsError("rehearsal: a global mapping without -LocalPath is not modelled")
+    drive = text(values["LocalPath"]).upper()
+    mapping = Mapping(text(values["RemotePath"]), credential.get("UserName"), credential.get("Password"))
+    await context.host.network_files.map(drive, mapping)
+    return _mapping(drive, mapping)
+
+
+def _mapping(drive: str, mapping: Mapping) -> PsObject:
+    properties = {"Status": "OK", "LocalPath": drive, "RemotePath": mapping.unc}
+    return PsObject("MSFT_SmbGlobalMapping", properties)
 
 
 def _serial_port(host: WindowsHost, arguments: list[Any]) -> PsObject:

@@ -36,13 +36,16 @@ _REBOOT = re.compile(
 )
 
 
-async def run(host: WindowsHost, script: str, user: str) -> Outcome:
-    """Run a script. What is not understood fails with a text that quotes the statement; nothing raises."""
+async def run(host: WindowsHost, script: str, user: str, stdin: bytes = b"") -> Outcome:
+    """Run a script, which may read lines of ``stdin``.
+
+    What is not understood fails with a text that quotes the statement; nothing raises.
+    """
     script = _EXIT_CODE.sub("", script)
     reboot = _REBOOT.match(script.strip())
     if reboot is not None:
         return await _reboot(host, reboot)
-    interpreter = _Interpreter(host, user)
+    interpreter = _Interpreter(host, user, stdin)
     try:
         statements = syntax.parse(script)
         for statement in statements:
@@ -77,8 +80,9 @@ async def _reboot(host: WindowsHost, match: re.Match[str]) -> Outcome:
 
 
 class _Interpreter:
-    def __init__(self, host: WindowsHost, user: str) -> None:
+    def __init__(self, host: WindowsHost, user: str, stdin: bytes) -> None:
         self.host = host
+        self._lines = iter(stdin.decode("utf-8").splitlines())
         self.user = user
         self.variables: dict[str, Any] = {"erroractionpreference": "Continue"}
         self.output: list[str] = []
@@ -166,6 +170,8 @@ class _Interpreter:
             if not isinstance(values[0], bytes):
                 raise PsError('Cannot convert argument "inArray" to type "System.Byte[]".')
             return base64.b64encode(values[0]).decode()
+        if (known, name.lower()) == ("console", "in") and not values:
+            return PsObject("System.IO.TextReader", {}, {"ReadLine": lambda: next(self._lines, None)})
         raise PsError(f"rehearsal: [{type_name}]::{name} is not modelled")
 
     async def compare(self, operator: str, left: syntax.Node, right: syntax.Node, item: Any) -> bool:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from rehearsal.windows.programs import (
     backburner,
     ec2launch,
+    icacls,
     msiexec,
     net,
     netsh,
     ping,
+    powershell,
+    processes,
     python,
     reg,
     route,
@@ -29,12 +32,14 @@ TABLE: dict[str, Program] = {
     "ec2launch.exe": ec2launch.main,
     "getmac.exe": small.getmac,
     "hostname.exe": small.hostname,
+    "icacls.exe": icacls.main,
     "managersvc.exe": backburner.manager,
     "msiexec.exe": msiexec.main,
     "net.exe": net.main,
     "netsh.exe": netsh.main,
     "ping.exe": ping.main,
     "powercfg.exe": small.powercfg,
+    "powershell.exe": powershell.main,
     "python.exe": python.main,
     "reg.exe": reg.main,
     "route.exe": route.main,
@@ -42,7 +47,8 @@ TABLE: dict[str, Program] = {
     "serversvc.exe": backburner.server,
     "shutdown.exe": small.shutdown,
     "tapctl.exe": tapctl.main,
-    "tasklist.exe": small.tasklist,
+    "taskkill.exe": processes.taskkill,
+    "tasklist.exe": processes.tasklist,
 }
 """Lower-case file name -> program."""
 
@@ -50,6 +56,7 @@ IN_SYSTEM32 = (
     "cmd.exe",
     "getmac.exe",
     "hostname.exe",
+    "icacls.exe",
     "msiexec.exe",
     "net.exe",
     "netsh.exe",
@@ -59,7 +66,9 @@ IN_SYSTEM32 = (
     "route.exe",
     "sc.exe",
     "shutdown.exe",
+    "taskkill.exe",
     "tasklist.exe",
+    "WindowsPowerShell/v1.0/powershell.exe",
 )
 """What a stock image has in ``C:\\Windows\\System32``."""
 

@@ -1,4 +1,4 @@
-"""Small programs: cmd (one form), hostname, getmac, powercfg, shutdown, tasklist."""
+"""Small programs: cmd (one form), hostname, getmac, powercfg, shutdown."""
 
 from __future__ import annotations
 
@@ -142,65 +142,3 @@ async def shutdown(invocation: Invocation) -> Outcome:
 
 def _failed(code: int) -> Outcome:
     return failure(f"{MESSAGES[code]}({code})\n", code)
-
-
-async def tasklist(invocation: Invocation) -> Outcome:
-    """``tasklist [/fo table|csv] [/nh] [/svc] [/fi "IMAGENAME eq NAME"|"PID eq N"]``."""
-    form, heading, services, image, process_id = "table", True, False, None, None
-    words = iter(invocation.arguments)
-    for word in words:
-        option = word.lower()
-        if option == "/nh":
-            heading = False
-        elif option == "/svc":
-            services = True
-        elif option == "/fo":
-            form = (next(words, "") or "").lower()
-        elif option == "/fi":
-            match = re.match(r"^(imagename|pid)\s+eq\s+(\S.*)$", next(words, "") or "", re.IGNORECASE)
-            if match is None:
-                return refuse(invocation, "the filters are IMAGENAME eq NAME and PID eq NUMBER")
-            if match[1].lower() == "imagename":
-                image = match[2].lower()
-            else:
-                process_id = match[2]
-        else:
-            return refuse(invocation)
-    if form not in ("table", "csv"):
-        return refuse(invocation)
-    manager = invocation.host.services
-    rows = [("System Idle Process", "0", ""), ("System", "4", "")]
-    for service in map(manager.get, manager.names()):
-        status = manager.status(service.name)
-        if status.state == "running":
-            rows.append((ntpath.basename(manager.binary(service)), str(status.process_id), service.name))
-    rows = [row for row in rows if image in (None, row[0].lower()) and process_id in (None, row[1])]
-    if not rows:
-        return console("INFO: No tasks are running which match the specified criteria.\n")
-    titles = (
-        ["Image Name", "PID", "Services"]
-        if services
-        else ["Image Name", "PID", "Session Name", "Session#", "Mem Usage"]
-    )
-    table = [
-        [name, number, service or "N/A"] if services else [name, number, "Services", "0", "8,192 K"]
-        for name, number, service in rows
-    ]
-    if form == "csv":
-        lines = [",".join(f'"{cell}"' for cell in row) for row in ([titles] if heading else []) + table]
-        return console("\n".join([*lines, ""]))
-    widths = [25, 8, 44] if services else [25, 8, 16, 11, 12]
-    right = {1, 3, 4} if not services else {1}
-    lines = [""]
-    if heading:
-        lines.append(_row(titles, widths, right))
-        lines.append(" ".join("=" * width for width in widths))
-    lines += [_row(row, widths, right) for row in table]
-    return console("\n".join([*lines, ""]))
-
-
-def _row(cells: list[str], widths: list[int], right: set[int]) -> str:
-    return " ".join(
-        f"{cell[:width]:>{width}}" if index in right else f"{cell[:width]:<{width}}"
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )

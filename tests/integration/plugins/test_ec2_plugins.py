@@ -8,12 +8,11 @@ from typing import Any
 
 import botocore.session
 import pytest
-from ansible_collections.renderfarm.cloud.plugins.inventory import ec2_farm
 from ansible_collections.renderfarm.cloud.plugins.module_utils import aws_errors, windows_access
 from ansible_collections.renderfarm.cloud.plugins.module_utils.fleet import Fleet, Outcome, Wish
-from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory
+from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory, ec2_inventory_api
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from rehearsal.cloud import Cloud, CloudSettings
 from tests.unit.plugins.certificates import certificate_text
@@ -113,8 +112,8 @@ def test_a_thousand_nodes_and_their_inventory(cloud, client, wish):
     assert have(client, wish, count=1100).changed
     assert mutating(cloud) == ["CreateFleet"] * 2
     cloud.calls.clear()
-    clients = ec2_farm.make_clients([REGION], None)
-    farm = ec2_inventory.build(ec2_inventory.fetch(clients, "studio", ["running"]), address="private")
+    clients = ec2_inventory_api.connect([], [REGION])
+    farm = ec2_inventory.build(ec2_inventory_api.fetch(clients, "studio", ["running"]), address="tunnel")
     assert len({host.name for host in farm.hosts}) == 1100
     assert [call.action for call in cloud.calls] == ["DescribeInstances"] * 2
 
@@ -155,12 +154,12 @@ def test_refusals_are_told_with_a_remedy(cloud, client, wish, code, words):
     assert words in aws_errors.explain(caught.value, doing="launch")
 
 
-def test_an_api_that_is_down_is_no_empty_inventory(cloud, client):
+def test_an_api_that_is_down_is_no_empty_inventory(cloud, monkeypatch):
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     cloud.api_down(True)
-    with pytest.raises(BotoCoreError) as caught:
-        ec2_inventory.fetch({REGION: client}, "studio", ["running"])
-    assert "Remedy" in aws_errors.explain(caught.value, doing="list the instances")
-    assert caught.value.region == REGION
+    clients = ec2_inventory_api.connect([], [REGION])
+    with pytest.raises(ec2_inventory_api.Unreadable, match=f"in region {REGION}.*Remedy"):
+        ec2_inventory_api.fetch(clients, "studio", ["running"])
 
 
 def test_access_to_a_machine(cloud, client, wish, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from tests.tunnel.network import ADDRESSES, CLOUD, LAN, TUNNEL, Network, pairs
 from tests.tunnel.openvpn import CLOUD_SIDE, REMOTE, Tunnel
 from tests.tunnel.pki import Authority
-from tests.tunnel.traffic import ping, reaches, transfer
+from tests.tunnel.traffic import ping, reaches, transfer, udp_answer
 
 MEGABYTE = 1_000_000
 TUNNEL_MTU = 1400
@@ -56,16 +56,34 @@ def test_nothing_private_is_on_the_internet_meanwhile(network: Network, tunnel: 
     assert network.leaks() == before == 0
 
 
-def test_the_other_side_may_serve(network: Network, pki: Authority, tmp_path: Path) -> None:
-    own = Network(port_forward=False)
+@pytest.mark.parametrize("carrier", [False, True], ids=["one router", "carrier's NAT"])
+def test_the_other_side_may_serve(pki: Authority, tmp_path: Path, carrier: bool) -> None:
+    """The workstation dials, from behind its own router alone or also behind a NAT of its provider."""
+    own = Network(port_forward=False, carrier=carrier)
     try:
         with Tunnel(own, tmp_path, pki.folder, CLOUD_SIDE).up():
             failed = [pair for pair, passed in who_reaches_whom(own, pairs(WITHOUT_REMOTE)).items() if not passed]
             assert failed == []
             for one, other in (("pc", "node1"), ("node1", "pc")):
                 assert transfer(own.machine(one), own.machine(other), ADDRESSES[other], 5 * MEGABYTE).identical
+            assert own.leaks() == 0
     finally:
         own.close()
+
+
+@pytest.mark.parametrize(
+    ("client", "service", "end"), [("workstation", "manager", "10.8.0.2"), ("manager", "workstation", "10.8.0.1")]
+)
+def test_a_udp_service_at_the_end_of_a_tunnel_is_bound_to_the_address_that_it_is_asked_at(
+    network: Network, tunnel: Tunnel, client: str, service: str, end: str
+) -> None:
+    """Bound to none, it answers from its address in the tunnel, which a client that was connected does not take."""
+    asking, serving = network.machine(client), network.machine(service)
+    assert udp_answer(asking, serving, ADDRESSES[service]) == end
+    assert udp_answer(asking, serving, ADDRESSES[service], bound_to=ADDRESSES[service]) == ADDRESSES[service]
+    assert udp_answer(asking, serving, end) == end
+    behind = network.machine({"workstation": "pc", "manager": "node1"}[client])
+    assert udp_answer(behind, serving, ADDRESSES[service], bound_to=ADDRESSES[service]) == ADDRESSES[service]
 
 
 @pytest.fixture(scope="module")

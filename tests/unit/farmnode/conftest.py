@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,13 @@ def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def bench(drive: Path) -> Bench:
-    """A machine that was cloned from the builder's image and did not boot yet."""
+def bench(drive: Path) -> Iterator[Bench]:
+    """A machine that was cloned from the builder's image and did not boot yet. It may only say what is documented."""
     windows, clock, metadata = FakeWindows(real=paths.real), FakeClock(), FakeMetadata()
     machine = Machine(programs=windows, clock=clock, metadata=metadata)  # type: ignore[arg-type]
     machine.state.remember_image(BUILDER)
     profile = drive / "Windows" / "ServiceProfiles" / "LocalService" / "AppData" / "Local"
     made = Bench(drive, windows, clock, metadata, machine, profile / "backburner" / "backburner.xml")
     made.put()
-    return made
+    yield made
+    assert windows.undocumented == []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
+
+import jsonschema
 
 from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
@@ -45,6 +48,11 @@ def encoded(text: str, encoding: str) -> bytes:
     return mark + text.replace('encoding="utf-8"', f'encoding="{declared}"').encode(codec)
 
 
+LAST_WORDS = jsonschema.Draft202012Validator(
+    json.loads((Path(__file__).parents[3] / "docs" / "last-words.schema.json").read_text("utf-8"))
+)
+
+
 class FakeClock(Clock):
     """Stands still but for `sleep`."""
 
@@ -78,15 +86,19 @@ class FakeWindows(Programs):
     null: set[Route] = field(default_factory=set)
     adapters: dict[int, bool] = field(default_factory=lambda: {12: False, 21: False})
     router: bool = False
+    account: str = "NT AUTHORITY\\LocalService"
     address: str = "10.0.0.21"
     tunnel: str | None = None
     calls: list[list[str]] = field(default_factory=list)
     serial: list[bytes] = field(default_factory=list)
+    undocumented: list[str] = field(default_factory=list)
     answers: dict[tuple[str, ...], Completed] = field(default_factory=dict)
     on_call: Callable[[list[str]], None] = lambda words: None
     real: Callable[[str], Path] = Path
 
-    def run(self, name: str, arguments: Sequence[str], *, timeout: float = 60.0) -> Completed:
+    def run(
+        self, name: str, arguments: Sequence[str], *, timeout: float = 60.0, stdin: bytes | None = None
+    ) -> Completed:
         words = [name, *arguments]
         self.calls.append(words)
         self.on_call(words)
@@ -119,7 +131,11 @@ class FakeWindows(Programs):
                 0,
                 f"[SC] QueryServiceConfig SUCCESS\r\n\r\nSERVICE_NAME: {name}\r\n        TYPE               : 10  "
                 f"WIN32_OWN_PROCESS \r\n        STARTTYP           : {service.start_type}   X_START\r\n"
-                "        ERROR_CONTROL      : 1   NORMAL\r\n",
+                "        ERROR_CONTROL      : 1   NORMAL\r\n"
+                '        BINARY_PATH_NAME   : "C:\\Program Files (x86)\\Autodesk\\Backburner\\serversvc.exe"\r\n'
+                "        LOAD_ORDER_GROUP   : \r\n        TAG                : 0\r\n"
+                "        DISPLAY_NAME       : Backburner Server\r\n        DEPENDENCIES       : \r\n"
+                f"        KONTO              : {self.account}\r\n",
                 "",
             )
         return Completed(
@@ -226,10 +242,13 @@ class FakeWindows(Programs):
     def _cmd(self, *arguments: str) -> Completed:
         assert arguments[:4] == ("/d", "/c", "copy", "/b") and arguments[5] == r"\\.\COM1"
         self.serial.append(self.real(arguments[4]).read_bytes())
+        if (event := self.serial[-1].partition(b"RENDERFARM-NODE ")[2]).startswith(b"{"):
+            # Not raised here: who has nobody left to tell swallows what goes wrong with the serial port.
+            self.undocumented += [error.message for error in LAST_WORDS.iter_errors(json.loads(event))]
         return Completed(0, "        1 file(s) copied.\r\n", "")
 
     def _shutdown(self, *arguments: str) -> Completed:
-        assert arguments == ("/s", "/t", "0")
+        assert arguments == ("/s", "/f", "/t", "0")
         return Completed(0, "", "")
 
 

@@ -24,18 +24,84 @@ WANTED = {
 }
 
 
-def test_the_newest_file_wins(bench: Bench) -> None:
-    user = bench.drive / "Users" / "render" / "AppData" / "Local" / "backburner" / "backburner.xml"
-    old = bench.drive / "Program Files (x86)" / "Autodesk" / "Backburner" / "Network" / "backburner.xml"
-    for index, path in enumerate((old, bench.file, user)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(SAMPLE)
-        os.utime(path, (1000 + index, 1000 + index))
-    assert backburner_xml.find() == user
+PROGRAM = "Program Files (x86)/Autodesk/Backburner/Network/backburner.xml"
+
+
+def place(bench: Bench, path: str, age: int) -> Path:
+    """A file whose last change was ``age`` seconds after 1970."""
+    made = bench.drive / path
+    made.parent.mkdir(parents=True, exist_ok=True)
+    made.write_text(SAMPLE)
+    os.utime(made, (age, age))
+    return made
+
+
+def profile(path: str) -> str:
+    return f"{path}/AppData/Local/backburner/backburner.xml"
+
+
+def test_without_an_account_the_newest_file_wins(bench: Bench) -> None:
+    old, user = place(bench, PROGRAM, 1000), place(bench, profile("Users/render"), 1002)
+    os.utime(bench.file, (1001, 1001))
+    assert backburner_xml.find().path == user
     os.utime(bench.file, (2000, 2000))
-    assert backburner_xml.find() == bench.file
+    assert backburner_xml.find().path == bench.file
     os.utime(user, (2000, 2000))
-    assert backburner_xml.find() == bench.file, "the service account comes first"
+    choice = backburner_xml.find()
+    assert choice.path == bench.file, "the service account comes first"
+    assert choice.others == (user, old)
+    assert str(choice) == (
+        r"C:\Windows\ServiceProfiles\LocalService\AppData\Local\backburner\backburner.xml, the newest (there are also "
+        r"C:\Users\render\AppData\Local\backburner\backburner.xml, "
+        r"C:\Program Files (x86)\Autodesk\Backburner\Network\backburner.xml)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("account", "own"),
+    [
+        (r"NT AUTHORITY\LocalService", ["Windows/ServiceProfiles/LocalService"]),
+        (r"NT AUTHORITY\LOCAL SERVICE", ["Windows/ServiceProfiles/LocalService"]),
+        (r"NT AUTHORITY\NetworkService", ["Windows/ServiceProfiles/NetworkService"]),
+        ("LocalSystem", ["Windows/System32/config/systemprofile", "Windows/SysWOW64/config/systemprofile"]),
+        (r".\render", ["Users/render", "Users/render.EC2AMAZ-BUILD01"]),
+        ("Render@studio.local", ["Users/render", "Users/render.EC2AMAZ-BUILD01"]),
+    ],
+)
+def test_a_services_account_has_the_file_that_its_service_reads(bench: Bench, account: str, own: list[str]) -> None:
+    bench.file.unlink()
+    newer = place(bench, profile("Users/artist"), 9000)
+    made = [place(bench, profile(folder), 1000 + index) for index, folder in enumerate(own)]
+    choice = backburner_xml.find(account)
+    assert choice.path == made[-1] and choice.why == f"of {account}, whose services read it"
+    assert set(choice.others) == {newer, *made[:-1]}
+    for path in made:
+        path.unlink()
+    assert backburner_xml.find(account) == backburner_xml.Choice(newer, (), "the newest")
+
+
+SWITCHES = [("1", "0"), ("true", "false"), ("TRUE", "FALSE"), ("Yes", "No"), (" on ", "off")]
+
+
+@pytest.mark.parametrize("name", ["AutomaticSearch", "AutoSearch", "useautosearch"])
+@pytest.mark.parametrize(("was", "now"), SWITCHES)
+def test_automatic_search_is_switched_off_in_its_own_notation(bench: Bench, name: str, was: str, now: str) -> None:
+    text = SAMPLE.replace("<ServerName>", f"<{name} a='1'>{was}</{name}><ServerName>")
+    bench.put(text)
+    change = backburner_xml.edit(bench.file, [], None, {"ManagerName": "localhost"})
+    assert change.after == text.replace(f">{was}</{name}>", f">{now}</{name}>")
+    assert change.changes == {name: (was.strip(), now)}
+    backburner_xml.write(change)
+    assert not backburner_xml.edit(bench.file, [], None, {"ManagerName": "localhost"}).changed
+    bench.put(text)
+    assert not backburner_xml.edit(bench.file, [], None, {}).changed, "only with a manager"
+
+
+@pytest.mark.parametrize("content", ["", "2", "perhaps", "1<!-- on -->"])
+def test_a_switch_that_is_none_is_refused(bench: Bench, content: str) -> None:
+    bench.put(SAMPLE.replace("<ServerName>", f"<AutomaticSearch>{content}</AutomaticSearch><ServerName>"))
+    with pytest.raises(FarmNodeError, match=r"AutomaticSearch of .* is no switch that is known \(1, true, yes, on"):
+        backburner_xml.edit(bench.file, [], None, {"ManagerName": "localhost"})
 
 
 def test_no_file_names_every_place(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,14 @@ from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
-from farmnode_fakes import BUILDER, FARM, LAN, NODE, TUNNEL, Bench, instance
+from farmnode_fakes import BUILDER, FARM, LAN, NODE, SAMPLE, TUNNEL, Bench, instance
 
 from farmnode import boot, converge, manager
 from farmnode.boot import Boot
 from farmnode.errors import FarmNodeError
 from farmnode.identity import Identity
 from farmnode.manager import Server
+from farmnode.programs import Completed
 from farmnode.services import MANAGER, SERVER
 
 MANAGER_IDENTITY = Identity("06:00:00:00:00:10", "ip-10-0-0-10", "10.0.0.10")
@@ -59,7 +60,7 @@ def farm(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> FakeManager:
 
 
 def said(bench: Bench) -> dict[str, Any]:
-    (line,) = bench.windows.serial
+    *_, line = bench.windows.serial
     assert line.endswith(b"\r\n")
     return json.loads(line.removeprefix(b"RENDERFARM-NODE "))  # type: ignore[no-any-return]
 
@@ -88,9 +89,10 @@ def test_a_render_node_comes_up(bench: Bench, farm: FakeManager) -> None:
         "seconds": pytest.approx(6.4, abs=1.5),
     }
     assert list(outcomes(bench)) == [
-        "metadata", "role", "identity", "routes", "manager", "services", "registration",
+        "metadata", "role", "identity", "routes", "drives", "manager", "services", "registration",
     ]  # fmt: skip
-    assert set(outcomes(bench).values()) == {"done"}
+    assert outcomes(bench).pop("drives") == "skipped"
+    assert set(outcomes(bench).values()) == {"done", "skipped"}
     assert bench.windows.persistent == {LAN, TUNNEL} == bench.machine.state.routes()
     assert farm.asked[0] == ("10.0.0.10", 3234)
     text = bench.file.read_text("utf-8")
@@ -222,9 +224,9 @@ def test_a_manager_that_knew_its_role_stays_up(bench: Bench, farm: FakeManager) 
 
 def test_a_manager_that_fails_says_so_and_stays_up(bench: Bench, farm: FakeManager) -> None:
     bench.metadata.answer = instance(FARM % ("manager", ""), identity=MANAGER_IDENTITY)
-    bench.file.unlink()
+    bench.file.write_text("<broken")
     event = failing(bench)
-    assert (event["role"], event["phase"], event["code"]) == ("manager", "identity", "missing_file")
+    assert (event["role"], event["phase"], event["code"]) == ("manager", "identity", "broken_xml")
     assert not bench.windows.called("shutdown.exe") and not bench.windows.called("sc.exe", "start")
 
 
@@ -354,6 +356,150 @@ def test_a_remembered_role_that_is_none(bench: Bench, farm: FakeManager) -> None
     bench.metadata.answer = None
     failing(bench)
     assert len(bench.windows.called("shutdown.exe")) == 1
+
+
+def backburner_writes(bench: Bench, sections: dict[str, str]) -> Callable[[list[str]], None]:
+    """Backburner's services, each of which makes the file what ``sections`` says for it when it starts first."""
+
+    def started(words: list[str]) -> None:
+        if words[:2] == ["sc.exe", "start"] and words[2] in sections:
+            bench.put(sections.pop(words[2]))
+
+    return started
+
+
+def test_a_missing_file_is_written_by_backburner_and_then_edited(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    bench.file.unlink()
+    bench.windows.on_call = backburner_writes(bench, {SERVER: SAMPLE})
+    stops = []
+    assert Boot(bench.machine).run()["event"] == "ready"
+    text = bench.file.read_text("utf-8")
+    assert "<ManagerName>10.0.0.10<" in text and f"<ServerName>{NODE.name}<" in text
+    stops = [words[1:] for words in bench.windows.called("sc.exe") if words[1] in ("start", "stop")]
+    assert stops == [["start", SERVER], ["stop", SERVER], ["start", SERVER]], "stopped while it is edited"
+    assert "so that it writes its part of backburner.xml" in bench.log
+
+
+def test_a_missing_file_may_need_both_services(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ',"limits":{"service":5}'))
+    bench.file.unlink()
+    half = SAMPLE.replace("NetworkMask>", "OtherMask>")
+    bench.windows.on_call = backburner_writes(bench, {SERVER: half, MANAGER: SAMPLE})
+    assert Boot(bench.machine).run()["event"] == "ready"
+    assert bench.windows.services[MANAGER].state == 1
+
+
+def test_a_file_that_backburner_does_not_write_ends_the_node(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ',"limits":{"service":5}'))
+    bench.file.unlink()
+    event = failing(bench)
+    assert (event["phase"], event["code"]) == ("identity", "missing_file")
+    assert bench.windows.services[SERVER].state == 1 and bench.windows.called("shutdown.exe")
+
+
+# ------------------------------------------------------------------------------------------------- tries and patience
+
+
+def test_what_may_pass_is_tried_again(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    refused = Completed(1053, "[SC] StartService FAILED 1053:\r\n\r\nThe service did not respond.\r\n", "")
+    bench.windows.answers[("sc.exe", "start", SERVER)] = refused
+
+    def heal(words: list[str]) -> None:
+        if len(bench.windows.called("sc.exe", "start")) == 4:
+            bench.windows.answers.clear()
+
+    bench.windows.on_call = heal
+    assert Boot(bench.machine).run()["event"] == "ready"
+    tries = {phase["name"]: phase["tries"] for phase in remembered(bench)["phases"]}
+    assert tries == {
+        "metadata": 1,
+        "role": 1,
+        "identity": 1,
+        "routes": 1,
+        "drives": 1,
+        "manager": 1,
+        "services": 4,
+        "registration": 1,
+    }
+    assert "phase services, try 3: sc.exe start" in bench.log
+    assert remembered(bench)["phases"][6]["seconds"] == 3.5, "pauses of 0.5, 1 and 2 seconds"
+
+
+def test_tries_end_with_the_limit_of_the_phase(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ',"limits":{"setup":20}'))
+    bench.file.chmod(0o444)
+    event = failing(bench)
+    assert (event["phase"], event["code"]) == ("identity", "unwritable_file")
+    assert remembered(bench)["phases"][-1]["tries"] == 7 and 15 <= event["seconds"] <= 20
+    (waiting,) = [json.loads(line.split(b" ", 1)[1]) for line in bench.windows.serial[:-1]]
+    assert (waiting["event"], waiting["phase"]) == ("waiting", "identity") and "read-only" in waiting["reason"]
+
+
+def test_what_cannot_pass_is_not_tried_again(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    bench.file.write_text("<broken")
+    assert failing(bench)["code"] == "broken_xml"
+    assert remembered(bench)["phases"][-1]["tries"] == 1 and bench.clock.passed == 0
+
+
+def test_a_long_wait_is_told_once(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    farm.up_at = 120.0
+    assert Boot(bench.machine).run()["event"] == "ready"
+    events = [json.loads(line.split(b" ", 1)[1]) for line in bench.windows.serial]
+    assert [event["event"] for event in events] == ["waiting", "ready"]
+    assert events[0]["reason"] == "nothing takes a connection at 10.0.0.10:3234 yet"
+    assert 10 <= events[0]["seconds"] < 13 and events[0]["instance"] == "i-0123456789abcdef0"
+
+
+def test_the_phase_is_remembered_while_it_runs(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    seen = []
+
+    def look(words: list[str]) -> None:
+        boot = bench.machine.state.load()["boot"]
+        seen.append((boot["phase"], boot["phases"][-1]["outcome"]))
+
+    bench.windows.on_call = look
+    Boot(bench.machine).run()
+    assert {("identity", "running"), ("routes", "running"), ("services", "running")} <= set(seen)
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_clock_that_jumps_an_hour_breaks_no_wait(bench: Bench, farm: FakeManager, jump: float) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    farm.up_at = 120.0
+    now = bench.clock.now
+    bench.clock.now = lambda: now() + (jump if bench.clock.passed > 60 else 0.0)  # type: ignore[method-assign]
+    event = Boot(bench.machine).run()
+    assert event["event"] == "ready" and 120 <= event["seconds"] < 125
+    assert all(0 <= phase["seconds"] < 125 for phase in remembered(bench)["phases"])
+    farm.up_at = 1e9
+    bench.windows.services[SERVER].state = 1
+    event = failing(bench)
+    assert event["code"] == "manager_unreachable" and 600 <= event["seconds"] < 605
+
+
+def test_a_node_of_no_use_tries_hard_to_end(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = None
+
+    def refuse(words: list[str]) -> None:
+        if words[0] == "shutdown.exe" and len(bench.windows.called("shutdown.exe")) < 4:
+            raise FarmNodeError("program", "shutdown.exe is tired.")
+
+    bench.windows.on_call = refuse
+    failing(bench)
+    assert len(bench.windows.called("shutdown.exe")) == 4 and bench.clock.passed == 30
+
+
+@pytest.mark.parametrize("boot", [[], "x", {"role": ["manager"]}])
+def test_a_strange_memory_of_the_role_does_not_keep_a_node_up(bench: Bench, farm: FakeManager, boot: object) -> None:
+    bench.machine.state.update(boot=boot)
+    bench.metadata.answer = None
+    failing(bench)
+    assert bench.windows.called("shutdown.exe")
 
 
 def test_every_phase_exists() -> None:

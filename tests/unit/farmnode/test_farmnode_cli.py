@@ -88,6 +88,26 @@ def test_servers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [("127.0.0.1", 3234), ("127.0.0.1", 99)]
 
 
+def test_servers_and_jobs_after_a_wait(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = Server(NODE.handle, "busy", NODE.name)
+    waited: list[tuple[object, ...]] = []
+
+    def wait_for(expected: list[str], address: str, port: int, clock: object, *, limit: float) -> list[Server]:
+        waited.append((expected, address, port, limit))
+        return [here]
+
+    monkeypatch.setattr(manager, "wait_for", wait_for)
+    monkeypatch.setattr(manager, "queue", lambda *_: ([here], [manager.Job("7", "busy", "shot")]))
+    rc, result = run("servers", "--wait", "4", stdin=b'["06-11-22-33-44-5F"]')
+    assert (rc, list(result)) == (0, ["servers"]) and waited == [([NODE.mac], "127.0.0.1", 3234, 4.0)]
+    assert run("servers", "--jobs", "--wait", "4", stdin=b"[]") == (
+        0,
+        {"servers": [here.as_json()], "jobs": [{"handle": "7", "state": "busy", "name": "shot"}]},
+    )
+    assert run("servers", "--wait", "4", stdin=b'["x"]')[1]["reason"] == "bad_desired_state"
+    assert "must be a list of MAC" in run("servers", "--wait", "4", stdin=b'{"a": 1}')[1]["msg"]
+
+
 def test_a_failure_is_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise FarmNodeError("manager_unreachable", "größer")
@@ -99,7 +119,7 @@ def test_a_failure_is_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rc, result["reason"], result["msg"]) == (1, "unexpected", "ZeroDivisionError: division by zero")
 
 
-@pytest.mark.parametrize("words", [[], ["watch"], ["boot", "--now"], ["converge", "x"]])
+@pytest.mark.parametrize("words", [[], ["guard"], ["boot", "--now"], ["converge", "x"]])
 def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(words)

@@ -36,6 +36,7 @@ def test_result_and_second_run(bench: Bench) -> None:
     assert result == {
         "changed": True,
         "path": FILE,
+        "also_found": [],
         "identity": NODE.as_json(),
         "changes": {"ManagerName": ["localhost", "10.0.0.10"], "ServerName": ["ec2amaz-build01", "ip-10-0-0-21"]},
         "routes": {"added": [LAN.as_json()], "removed": [], "kept": []},
@@ -58,7 +59,7 @@ def test_check_says_the_same_and_changes_nothing(bench: Bench) -> None:
     bench.windows.services[SERVER].state = 4
     checked = run(bench, check=True)
     assert (sorted(bench.drive.rglob("*")), bench.file.read_bytes()) == everything
-    assert {words[1] for words in bench.windows.calls} == {"PRINT", "query"}
+    assert {words[1] for words in bench.windows.calls} == {"PRINT", "query", "qc"}
     done = run(bench)
     assert checked | {"backup": done["backup"]} == done
 
@@ -73,7 +74,7 @@ def test_services_that_run_are_stopped_for_it(bench: Bench) -> None:
     assert b"ip-10-0-0-21" not in acts[1][1] and b"ip-10-0-0-21" in acts[2][1]
     bench.windows.calls.clear()
     run(bench)
-    assert not bench.windows.called("sc.exe"), "nothing to change, nothing to stop"
+    assert {words[1] for words in bench.windows.called("sc.exe")} == {"qc"}, "nothing to change, nothing to stop"
 
 
 def test_what_backburner_writes_while_it_stops_is_kept(bench: Bench) -> None:
@@ -153,7 +154,8 @@ def test_errors_name_thing_and_remedy(
         run(bench, DESIRED | change, check=check)
     assert caught.value.reason == reason
     after = {path: path.read_bytes() for path in bench.drive.rglob("*") if path.is_file()}
-    after.pop(bench.machine.folder / "farmnode.lock", None)
+    for name in ("farmnode.lock", "farmnode.log"):
+        after.pop(bench.machine.folder / name, None)
     assert after == files and not bench.windows.persistent
 
 

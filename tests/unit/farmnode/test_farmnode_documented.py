@@ -6,7 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from farmnode_fakes import NODE, Bench
+import jsonschema
+import pytest
+from farmnode_fakes import LAST_WORDS, NODE, Bench
 
 from farmnode.boot import _PHASES, Boot
 from farmnode.errors import REASONS
@@ -31,3 +33,33 @@ def test_the_examples_have_the_keys_of_the_table() -> None:
     documented = re.findall(r"^\| `(\w+)` \| (?:text|number) \|", TEXT, re.MULTILINE)
     assert set(examples[0]) | {"phase", "code", "reason"} == set(examples[1]) == set(documented)
     assert examples[0]["name"] == NODE.name
+    for example in examples:
+        LAST_WORDS.validate(example)
+
+
+def test_the_schema_and_the_table_have_the_same_keys() -> None:
+    jsonschema.Draft202012Validator.check_schema(LAST_WORDS.schema)
+    documented = re.findall(r"^\| `(\w+)` \| (?:text|number) \|", TEXT, re.MULTILINE)
+    assert set(LAST_WORDS.schema["properties"]) == set(documented)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event": "Ready"},
+        {"event": "waiting"},
+        {"event": "failed", "reason": "x", "phase": "role"},
+        {"version": 2},
+        {"time": "2026-10-14T09:00:07Z"},
+        {"instance": ""},
+        {"role": "king"},
+        {"mac": "06:AA:BB:CC:DD:EE"},
+        {"seconds": "1"},
+        {"reason": "all is well"},
+        {"more": 1},
+    ],
+)
+def test_the_schema_refuses_what_is_not_documented(change: dict[str, object]) -> None:
+    ready = json.loads(re.findall(r"^RENDERFARM-NODE (\{.*\})$", TEXT, re.MULTILINE)[0])
+    assert LAST_WORDS.is_valid(ready)
+    assert not LAST_WORDS.is_valid(ready | change)

@@ -106,3 +106,18 @@ def test_role_without_user_data() -> None:
     with pytest.raises(FarmNodeError, match="tag renderfarm:role is 'king'"):
         decide_role(FARM_TOLD, "king", OWN)
     assert decide_role(Farm("studio"), None, OWN) == "remote_node"
+
+
+def test_limits_of_the_watch() -> None:
+    told = parse_user_data((FARM % ("render_node", ',"watch":{"idle":0,"sample":0.5}')).encode())
+    assert told is not None and (told.watch.idle, told.watch.sample, told.watch.manager) == (0.0, 0.5, 900.0)
+
+
+@pytest.mark.parametrize(
+    "watch",
+    ['{"sample":0}', '{"manager":0}', '{"idle":-1}', '{"idle":true}', '{"idle":"5"}', '{"x":1}', "[]", '{"idle":3e6}'],
+)
+def test_limits_of_the_watch_that_are_refused(watch: str) -> None:
+    with pytest.raises(FarmNodeError) as caught:
+        parse_user_data((FARM % ("render_node", f',"watch":{watch}')).encode())
+    assert caught.value.reason == "bad_user_data"

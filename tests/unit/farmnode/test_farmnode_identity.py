@@ -150,3 +150,22 @@ def test_identity_as_json_and_back() -> None:
     assert identity_from_json(BUILDER.as_json(), "x") == BUILDER
     assert "computer_name" not in NODE.as_json()
     assert NODE.handle == "06112233445F0000"
+
+
+def test_an_identity_keeps_its_mac_in_one_notation() -> None:
+    made = Identity("06-AA-BB-CC-DD-EE", "node", "10.0.0.1")
+    assert (made.mac, made.handle) == ("06:aa:bb:cc:dd:ee", "06AABBCCDDEE0000")
+    assert made == Identity("06aabbccddee", "node", "10.0.0.1")
+
+
+@pytest.mark.parametrize("pair", ["AF", "af", "09"])
+def test_rows_of_pairs_that_are_longer_are_no_mac(pair: str) -> None:
+    old = Identity("06:aa:bb:cc:dd:ee", "node", "10.0.0.1")
+    for text in (f"{pair}:06:aa:bb:cc:dd:ee", f"x {pair}-06-aa-bb-cc-dd-ee", f"06:aa:bb:cc:dd:ee:{pair}"):
+        assert replace_identity(text, old, NODE) == (text, 0)
+
+
+def test_one_name_may_begin_with_the_other() -> None:
+    for name, computer in (("build", "build-1"), ("build-1", "build")):
+        old = Identity("06:aa:bb:cc:dd:ee", name, "10.0.0.1", computer)
+        assert replace_identity("build build-1 build-10", old, NODE) == (f"{NODE.name} {NODE.name} build-10", 2)

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -158,3 +159,52 @@ def test_a_deadline_that_passed_before_reading() -> None:
         conversation = manager._Conversation(left, Clock(), 0.0)
         with pytest.raises(TimeoutError):
             conversation.greet()
+
+
+JOBS = (
+    b"<JobList><Job><Handle>12</Handle><State>2</State><Name>shot 1</Name></Job>"
+    b"<Job><a>13</a><b>7</b><c/></Job></JobList>"
+)
+
+
+def test_jobs_are_read_by_position() -> None:
+    assert manager.parse_jobs(JOBS) == [manager.Job("12", "busy", "shot 1"), manager.Job("13", "state 7", "")]
+    assert manager.parse_jobs(b"<JobList/>") == []
+    for strange in (
+        b"<a><Job><x>1</x><y>busy</y><z/></Job></a>",
+        b"<a><Job><x/><y>1</y><z/></Job></a>",
+        b"<a><Job/></a>",
+    ):
+        with pytest.raises(FarmNodeError, match="jobs is not handle, state, name"):
+            manager.parse_jobs(strange)
+
+
+def test_servers_and_jobs_in_one_conversation(serve: Serve) -> None:
+    jobs = b"251 %d\r\n" % (len(JOBS) + 1) + JOBS + b"\0backburner>"
+    listed, queue = manager.queue("127.0.0.1", serve([GREETING, ANSWER + jobs]), Clock())
+    assert listed == LISTED and [job.name for job in queue] == ["shot 1", ""]
+
+
+class Turned(Clock):
+    def __init__(self) -> None:
+        self.passed = 0.0
+
+    def monotonic(self) -> float:
+        return self.passed
+
+    def sleep(self, seconds: float) -> None:
+        self.passed += seconds
+
+
+@pytest.mark.parametrize(("after", "ends"), [(0.0, 0.0), (1.1, 1.25), (99.0, 4.0)])
+def test_the_wait_ends_with_the_last_registration(monkeypatch: pytest.MonkeyPatch, after: float, ends: float) -> None:
+    clock = Turned()
+    macs = [server.mac for server in LISTED]
+
+    def servers(address: str, port: int, clock: Turned) -> list[Server]:
+        return [replace(each, state="idle" if clock.passed >= after else "absent") for each in LISTED]
+
+    monkeypatch.setattr(manager, "servers", servers)
+    listed = manager.wait_for(macs, "127.0.0.1", 1, clock, limit=4.0)
+    assert clock.passed == ends and {each.state for each in listed} == {"idle" if after < 4 else "absent"}
+    assert manager.wait_for([], "127.0.0.1", 1, clock, limit=0) == listed

@@ -81,7 +81,10 @@ def test_theirs_with_another_metric_is_refused() -> None:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ([route("192.168.1.0/24", "10.0.1.1")], "no other machine in 10.0.0.0/24"),
+        (
+            [route("192.168.1.0/24", "10.0.1.1")],
+            "no other machine in 10.0.0.0/24; name one that this machine reaches directly.$",
+        ),
         ([route("192.168.1.0/24", "10.0.0.21")], "no other machine in"),
         ([route("10.0.0.128/25")], "overlaps this machine's own network 10.0.0.0/24"),
         ([route("0.0.0.0/0")], "overlaps this machine's own"),
@@ -115,8 +118,11 @@ def test_sound_routes() -> None:
         ({"network": "10.0.0.0/8", "gateway": 1}, "are text"),
         ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": 0}, "a metric is"),
         ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": True}, "a metric is"),
+        ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": 9999}, "a metric is a number from 1 to 9998"),
         ({"network": "10.0.0.0/8", "gateway": "10.0.0.1", "metric": "1"}, "a metric is"),
-        ({"network": "fd00::/8", "gateway": "10.0.0.1"}, "fd00"),
+        ({"network": "fd00::/8", "gateway": "10.0.0.1"}, "fd00::/8 and 10.0.0.1 are of two versions"),
+        ({"network": "10.0.0.0/8", "gateway": "fd00::1"}, "two versions"),
+        ({"network": "fd00::1/8", "gateway": "fd00::1"}, "host bits"),
     ],
 )
 def test_what_is_no_route(data: object, said: str) -> None:
@@ -127,6 +133,26 @@ def test_what_is_no_route(data: object, said: str) -> None:
 def test_route_as_json_and_back() -> None:
     assert route_from_json(LAN.as_json(), "x") == LAN
     assert route_from_json({"network": "192.168.1.0/24", "gateway": "10.0.0.10"}, "x") == LAN
+    far = route("192.168.1.0/24", metric=9998)
+    assert route_from_json(far.as_json(), "x") == far and not far < far and far > LAN
+
+
+def test_the_types_hold_ipv6_which_cannot_be_set_yet() -> None:
+    six = route_from_json({"network": "fd00:1::/64", "gateway": "fd00::10"}, "x")
+    assert route_from_json(six.as_json(), "x") == six
+    assert sorted([six, TUNNEL, LAN]) == [TUNNEL, LAN, six]
+    assert plan([six], [], [LAN], NOTHING) == Plan(add=(six,), ours=frozenset({six}))
+    with pytest.raises(FarmNodeError, match=r"fd00:1::/64 via fd00::10 metric 1 is not IPv4") as caught:
+        require_sound([LAN, six], LINKS)
+    assert caught.value.reason == "route"
+
+
+def test_routes_sort_by_network_gateway_and_metric() -> None:
+    wanted = [
+        route("10.8.0.0/16"), route("10.8.0.0/24"), route("10.8.0.0/24", metric=2), route("10.8.0.0/24", "10.0.0.11"),
+        route("10.9.0.0/24"),
+    ]  # fmt: skip
+    assert sorted([wanted[4], wanted[2], wanted[0], wanted[3], wanted[1]]) == wanted
 
 
 def test_persistent_routes_are_read_from_value_names() -> None:
@@ -147,6 +173,39 @@ def test_active_routes_are_read_from_rows_of_numbers(bench: Bench) -> None:
     assert found.links == LINKS
 
 
+def row(network: str, gateway: str, own: str = "10.0.0.21", metric: int = 25) -> str:
+    net = IPv4Network(network)
+    return f"  {net.network_address}  {net.netmask}  {gateway}  {own}  {metric}\r\n"
+
+
+def test_each_kind_of_row_has_its_meaning() -> None:
+    found = parse_active(
+        row("0.0.0.0/0", "10.0.0.2", metric=50)
+        + row("0.0.0.0/0", "10.0.0.1", metric=25)
+        + row("0.0.0.0/1", "On-link")
+        + row("0.0.0.0/0", "On-link")
+        + row("10.0.0.21/32", "On-link")
+        + row("224.0.0.0/4", "On-link")
+        + row("127.0.0.0/8", "On-link", "127.0.0.1")
+        + row("127.0.0.0/8", "10.0.0.9", "127.0.0.1")
+        + row("192.168.7.0/24", "10.0.0.1", "127.0.0.1")
+        + row("128.0.0.0/1", "10.0.0.3")
+    )
+    every = IPv4Network("0.0.0.0/0")
+    one, two, three = (IPv4Address(f"10.0.0.{number}") for number in (1, 2, 3))
+    assert found.routes == {(every, one), (every, two), (IPv4Network("128.0.0.0/1"), three)}
+    assert found.links == {(IPv4Network("0.0.0.0/1"), OWN)}
+    assert found.null == {(IPv4Network("192.168.7.0/24"), one)}
+    assert found.default == one, "of several the one with the smallest metric"
+    assert parse_active(row("10.0.0.0/24", "On-link")).default is None
+
+
+def test_the_active_table_is_asked_for_ipv4(bench: Bench) -> None:
+    bench.windows.active = {LAN}
+    assert (LAN.network, LAN.gateway) in bench.machine.route_table.active().routes
+    assert bench.windows.calls == [["route.exe", "PRINT", "-4"]]
+
+
 def test_apply_calls_route_exe_as_documented(bench: Bench) -> None:
     old = route("192.168.9.0/24")
     bench.windows.persistent = bench.windows.active = {old}
@@ -165,6 +224,15 @@ def test_a_route_program_that_only_says_ok_is_not_believed(bench: Bench, change:
     bench.windows.answers[("route.exe",)] = Completed(0, "The route addition failed: no idea.", "")
     with pytest.raises(FarmNodeError, match=r"route.exe did not change 1"):
         bench.machine.route_table.apply(change)
+
+
+def test_what_the_route_program_said_is_quoted(bench: Bench) -> None:
+    bench.windows.answers[("route.exe",)] = Completed(0, "no idea.", "")
+    with pytest.raises(FarmNodeError, match=rf"did not change {LAN}, {TUNNEL}: no idea\. no idea\.$"):
+        bench.machine.route_table.apply(Plan(add=(LAN, TUNNEL)))
+    bench.windows.persistent = {TUNNEL}
+    with pytest.raises(FarmNodeError, match=rf"did not change {TUNNEL}: no output$"):
+        bench.machine.route_table.apply(Plan(remove=(TUNNEL,)))
 
 
 def test_a_missing_registry_key_means_no_routes(bench: Bench) -> None:

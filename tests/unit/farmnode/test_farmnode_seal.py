@@ -101,6 +101,7 @@ def test_status_before_and_after_a_boot(builder: Bench) -> None:
         "identity": None,
         "path": None,
         "routes": [],
+        "watch": None,
         "services": {MANAGER: "stopped", SERVER: "stopped"},
     }
     Boot(builder.machine).run()

@@ -120,3 +120,16 @@ def test_wrong_usage_ends_with_two() -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["explode"])
     assert caught.value.code == 2
+
+
+def test_commands_run_on_the_pc_and_on_machines_that_are_up() -> None:
+    machines = [
+        {"name": "manager", "namespace": "i-1", "namespace_up": True},
+        {"name": "node", "namespace": "i-2", "namespace_up": False},
+    ]
+    state = {"daemon_pid": 7, "controller_namespace_path": "/proc/7/root/run/netns/controller", "machines": machines}
+    assert str(cli.place(state, None)) == "/proc/7/root/run/netns/controller"
+    assert str(cli.place(state, "pc")) == "/proc/7/root/run/netns/pc"
+    assert str(cli.place(state, "manager")) == "/proc/7/root/run/netns/i-1"
+    with pytest.raises(RehearsalError, match="no machine 'node' is up; there are: controller, manager, pc"):
+        cli.place(state, "node")

@@ -53,6 +53,18 @@ def test_version_one_works_where_the_instance_allows_it() -> None:
     assert Service(metadata_token_required=False).ask("/latest/meta-data/mac").body == b"0a:00:00:00:00:01"
 
 
+def test_it_may_come_late() -> None:
+    late = Service()
+    late.service = imds.MetadataService(
+        lambda: late.instance, late._tree, late.log.append, lambda: late.now, late.now + 30
+    )
+    assert late.service.answer(Request("PUT", "/latest/api/token", {TTL: "60"})).status == 503
+    late.now += 29
+    assert late.ask("/latest/meta-data/mac").status == 503
+    late.now += 1
+    assert late.get("meta-data/instance-id")[0] == 200
+
+
 def test_tokens_expire() -> None:
     service = Service()
     token = service.token("60")
@@ -139,3 +151,21 @@ def test_identity_document() -> None:
     document = json.loads(Service().get("dynamic/instance-identity/document")[1])
     assert document["instanceId"] == "i-00000000000000001"
     assert document["pendingTime"] == "2023-11-14T22:13:20Z"
+
+
+def test_a_recommendation_may_come_without_an_interruption() -> None:
+    rebalance = "meta-data/events/recommendations/rebalance"
+    now = 1_700_000_000.0
+    tree = imds.metadata(instance(1), subnet=NETWORK, vpc=NETWORK, now=now, rebalance=now)
+    assert imds.look_up(tree, rebalance) == '{"noticeTime": "2023-11-14T22:13:20Z"}'
+    assert imds.look_up(tree, "meta-data/spot/instance-action") is None
+    taken = replace(instance(1), spot_action_time=now + 60)
+    tree = imds.metadata(taken, subnet=NETWORK, vpc=NETWORK, now=now, rebalance=now)
+    assert imds.look_up(tree, rebalance) == '{"noticeTime": "2023-11-14T22:12:20Z"}'
+
+
+def test_a_path_that_is_asked_again_and_again_is_logged_once() -> None:
+    service = Service()
+    for _ in range(3):
+        assert service.get("meta-data/spot/instance-action")[0] == 404
+    assert service.log == ["metadata: /latest/meta-data/spot/instance-action not found"]

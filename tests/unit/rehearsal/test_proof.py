@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from rehearsal import proof
+from rehearsal import proof, session
 
 IMAGE = b"""<?xml version="1.0" encoding="UTF-8"?>\r
 <SystemConfiguration>\r
@@ -63,26 +63,26 @@ PLAY RECAP *****
 localhost   : ok=11   changed=2    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
 studio-manager : ok=3    changed=0    unreachable=0    failed=0    skipped=0    rescued=0    ignored=0
 """
-    recap = proof.parse_recap(output)
+    recap = session.parse_recap(output)
     assert recap["localhost"]["changed"] == 2
     assert recap["studio-manager"]["ok"] == 3
 
 
 def test_output_without_recap_is_no_success():
-    with pytest.raises(proof.ProofError, match="without its recap"):
-        proof.parse_recap("ERROR! the playbook could not be found")
+    with pytest.raises(session.ProofError, match="without its recap"):
+        session.parse_recap("ERROR! the playbook could not be found")
 
 
 def step(**changes):
     recap = {"localhost": {"ok": 1, "changed": changes.get("changed", 0)}}
-    return proof.Step("farm-up.yml", 1.0, 3, changes.get("calls", []), recap, trips={}, log="log")
+    return session.Step("farm-up.yml", 1.0, 3, changes.get("calls", []), recap, trips={}, log="log")
 
 
 def test_second_run_must_change_nothing():
     assert "changed=0" in proof.prove_unchanged(step())
-    with pytest.raises(proof.ProofError, match="changed something"):
+    with pytest.raises(session.ProofError, match="changed something"):
         proof.prove_unchanged(step(changed=1))
-    with pytest.raises(proof.ProofError, match="mutating"):
+    with pytest.raises(session.ProofError, match="mutating"):
         proof.prove_unchanged(step(calls=["ec2:CreateTags"]))
 
 
@@ -91,7 +91,7 @@ def test_notations_of_a_mac():
 
 
 def test_memory_counts_children():
-    own = proof.memory_of({os.getpid()})
+    own = session.memory_of({os.getpid()})
     with subprocess.Popen(
         [sys.executable, "-c", "x = bytearray(30_000_000); print(flush=True); input()"],
         stdin=subprocess.PIPE,
@@ -99,6 +99,6 @@ def test_memory_counts_children():
     ) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        with_child = proof.memory_of({os.getpid()})
+        with_child = session.memory_of({os.getpid()})
         child.communicate(b"\n", timeout=10)
     assert with_child > own + 25_000

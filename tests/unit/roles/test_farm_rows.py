@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_rows
+from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_nodes, farm_rows
 
 
 def host(name: str, role: str, mac: str) -> dict[str, Any]:
@@ -42,3 +42,9 @@ def test_a_manager_is_not_asked_for() -> None:
 def test_a_host_of_another_inventory_is_refused() -> None:
     with pytest.raises(AnsibleFilterError, match="farm_instance_id"):
         farm_rows([{"inventory_hostname": "pc"}], [])
+
+
+def test_what_is_waited_for_is_named_as_in_the_report():
+    node = host("studio-render-node-i-0123", "render_node", "02:00:00:00:00:01")
+    row = farm_rows([node], [])[0]
+    assert farm_nodes([node]) == [{key: row[key] for key in ("name", "mac", "instance")}]

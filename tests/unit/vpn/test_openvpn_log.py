@@ -53,6 +53,7 @@ LINES = {
     ),
     "x read UDPv4 [ECONNREFUSED]: Connection refused (fd=3,code=111)": "nothing listens",
     "x write UDPv4 []: Network is unreachable (fd=3,code=101)": "no way to the internet",
+    "x read UDPv4 [EHOSTUNREACH]: No route to host (fd=3,code=113)": "nobody is reached at the server's address",
     "x WARNING: Your certificate has expired!": "own certificate has expired",
     "x WARNING: Your certificate is not yet valid!": "clock is wrong",
     "x WARNING: potential route subnet conflict between local LAN [10.0.0.0/255.255.255.0] and remote VPN [10.0.0.0/"
@@ -125,6 +126,13 @@ def test_two_machines_with_one_certificate_alternate():
     (finding,) = explain("\n".join(log))
     assert finding.cause == "two machines use the certificate of aws-gateway and push each other out"
     assert finding.line.startswith("2026-11-23 04:40:46")
+
+
+@pytest.mark.parametrize(("later", "told"), [("04:50:00", 1), ("05:00:00", 0)])
+def test_a_quarrel_is_told_while_it_lasts(later, told):
+    log = [READY, connected("04:40:29", "198.18.20.10"), connected("04:40:31", "198.18.3.2"), drop("04:40:31")]
+    log += [connected("04:40:46", "198.18.20.10"), drop("04:40:46"), f"2026-11-23 {later} VERIFY OK: depth=0, CN=x", ""]
+    assert len(explain("\n".join(log))) == told
 
 
 def test_often_from_one_address_leaves_a_doubt():

@@ -142,6 +142,7 @@ REMOTE = FARM | {
         ({"farm_remote_vpn_port": 0}, "farm_remote_vpn_port is 0"),
         ({"farm_remote_vpn_port": "1194", "farm_vpn_server_side": "cloud"}, "cannot listen twice on one port"),
         ({"farm_remote_network": "10.9.0.0/30"}, "no room for 2 remote nodes"),
+        ({"farm_remote_network": ""}, "farm_remote_network is not set"),
         ({"farm_remote_vpc_network": "172.31.0.1/24"}, "write 172.31.0.0/24"),
         ({"farm_remote_vpc_network": "172.0.0.0/8"}, "a prefix from /16 to /28"),
         ({"farm_remote_vpc_network": "172.31.0.0/28", "farm_remote_nodes": 12}, "has room for 11 machines, not for 12"),

@@ -24,6 +24,14 @@ def test_servers(check: bool) -> None:
     assert call["check_mode"] is False and plugin._task.check_mode is check
 
 
+def test_the_queue_is_asked_for_too() -> None:
+    jobs = [{"handle": "1", "state": "busy", "name": "shot"}]
+    said = {"servers": SERVERS, "jobs": jobs}
+    plugin = action(backburner_servers, {"jobs": True}, {"rc": 0, "stdout": json.dumps(said)})
+    assert plugin.run(task_vars={})["jobs"] == jobs
+    assert plugin._execute_module.calls[0]["module_args"]["argv"][-2:] == ["servers", "--jobs"]
+
+
 def test_missing_are_those_that_are_not_there_or_absent() -> None:
     options = {"expect": ["06-11-22-33-44-5F", "061122334460", "06:11:22:33:44:61"]}
     result = action(backburner_servers, options, RECORDED).run(task_vars={})

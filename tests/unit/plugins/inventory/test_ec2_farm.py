@@ -16,10 +16,10 @@ from ansible import constants
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.parsing.dataloader import DataLoader
-from ansible.template import Templar
+from ansible.plugins.loader import fragment_loader
+from ansible.template import Templar, is_trusted_as_template
+from ansible.utils import plugin_docs
 from ansible_collections.renderfarm.cloud.plugins.inventory import ec2_farm
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
-from botocore.stub import Stubber
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
 
@@ -40,39 +40,20 @@ def _credentials(monkeypatch):
 @pytest.fixture
 def parse(tmp_path):
     """Parse a configuration with the real plugin into a real inventory."""
-    options = yaml.safe_load(ec2_farm.DOCUMENTATION)["options"]
+    options = plugin_docs.get_docstring(ec2_farm.__file__, fragment_loader, is_module=False)[0]["options"]
     constants.config.initialize_plugin_configuration_definitions("inventory", ec2_farm.InventoryModule.NAME, options)
 
-    def run(config: dict[str, Any] | None = None, **changes: Any) -> InventoryData:
+    def run(config: dict[str, Any] | None = None, *, cache_allowed: bool = True, **changes: Any) -> InventoryData:
         path = tmp_path / "farm.ec2.yml"
         path.write_text(yaml.safe_dump({**(CONFIG if config is None else config), **changes}))
         plugin = ec2_farm.InventoryModule()
         plugin._load_name = plugin.NAME
         inventory = InventoryData()
         assert plugin.verify_file(str(path))
-        plugin.parse(inventory, DataLoader(), str(path))
+        plugin.parse(inventory, DataLoader(), str(path), cache=cache_allowed)
         return inventory
 
     return run
-
-
-class FailingClient:
-    """Refuses every request with one error."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def get_paginator(self, operation_name: str) -> FailingClient:
-        return self
-
-    def paginate(self, **parameters: Any):
-        raise self.error
-
-
-def use_clients(monkeypatch, **clients: Any) -> None:
-    monkeypatch.setattr(
-        ec2_farm, "make_clients", lambda regions, profile: {r: clients[r.replace("-", "_")] for r in regions}
-    )
 
 
 def launch(region: str, count: int, tags: dict[str, str], **parameters: Any) -> list[str]:
@@ -99,6 +80,8 @@ def test_two_regions_become_one_inventory(parse):
     groups = {name: [host.name for host in group.hosts] for name, group in inventory.groups.items()}
     assert len(groups["render_nodes"]) == 3 and len(set(groups["render_nodes"])) == 3
     assert groups["manager"] == ["studio-manager"]
+    assert [child.name for child in inventory.groups["lifecycles"].child_groups] == ["spot", "on_demand"]
+    assert len(inventory.groups["zones"].get_hosts()) == len(inventory.groups["types"].get_hosts()) == 4
     assert groups["remote_nodes"] == groups["builders"] == groups["spot"] == []
     assert len(groups["on_demand"]) == len(groups["state_running"]) == 4
     assert groups["type_m7i_xlarge"] == ["studio-manager"]
@@ -133,99 +116,31 @@ def test_tags_are_never_templates(parse):
     evil = "{{ lookup('pipe', 'touch /tmp/owned') }}"
     launch("eu-central-1", 1, {**TAGS, "Name": evil, "note": evil, "lines": "a\nb: {{ x }}", "ключ": "ü" * 255})
     (host,) = parse().hosts.values()
-    assert host.name == "lookup-pipe-touch-tmp-owned"
+    assert host.name == "lookup-pipe-touch-tmp-owned-" + host.vars["farm_instance_id"]
     assert host.vars["farm_tags"]["note"] == evil
     templar = Templar(loader=DataLoader(), variables=host.vars)
     assert templar.template(host.vars["farm_tags"]) == host.vars["farm_tags"]
     assert host.vars["farm_tags"]["ключ"] == "ü" * 255
-
-
-def test_all_pages_are_read(parse, monkeypatch):
-    client = boto3.client("ec2", region_name="eu-central-1")
-    tags = [{"Key": key, "Value": value} for key, value in TAGS.items()]
-
-    def answer(numbers: range, token: str | None) -> dict[str, Any]:
-        instances = [
-            {"InstanceId": f"i-{n:017x}", "State": {"Name": "running"}, "Tags": tags, "PrivateIpAddress": "10.0.0.9"}
-            for n in numbers
-        ]
-        return {"Reservations": [{"Instances": [i]} for i in instances], **({"NextToken": token} if token else {})}
-
-    asked = {
-        "Filters": [
-            {"Name": "tag:renderfarm:farm", "Values": ["studio"]},
-            {"Name": "instance-state-name", "Values": ["pending", "running"]},
-        ],
-        "MaxResults": 1000,
-    }
-    with Stubber(client) as stub:
-        stub.add_response("describe_instances", answer(range(1000), "one"), asked)
-        stub.add_response("describe_instances", answer(range(1000, 2000), "two"), {**asked, "NextToken": "one"})
-        stub.add_response("describe_instances", answer(range(2000, 2100), None), {**asked, "NextToken": "two"})
-        use_clients(monkeypatch, eu_central_1=client)
-        assert len(parse().hosts) == 2100
-        stub.assert_no_pending_responses()
+    texts = [value for value in (*host.vars.values(), *host.vars["farm_tags"].values()) if isinstance(value, str)]
+    assert not any(map(is_trusted_as_template, texts))
 
 
 # --------------------------------------------------------------------------------------------------------------- errors
 
 
-def refused(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "You may not."}}, "DescribeInstances")
+def unreadable(*_: Any) -> list[Any]:
+    raise ec2_farm.ec2_inventory_api.Unreadable("Could not list the instances: no network. Remedy: plug it in.")
 
 
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (EndpointConnectionError(endpoint_url="https://ec2.eu-central-1.amazonaws.com/"), "check the network"),
-        (refused("UnauthorizedOperation"), "allow the action"),
-        (refused("AuthFailure"), "check the credentials"),
-        (refused("RequestExpired"), "log in again"),
-        (refused("RequestLimitExceeded"), "wait a minute"),
-        (refused("OptInRequired"), "enable the region"),
-        (NoCredentialsError(), "check the credentials"),
-    ],
-)
-def test_a_failing_region_is_an_error_with_a_remedy_and_never_an_empty_inventory(parse, monkeypatch, error, words):
-    good = boto3.client("ec2", region_name="eu-central-1")
-    with Stubber(good) as stub:
-        stub.add_response("describe_instances", {"Reservations": []})
-        use_clients(monkeypatch, eu_central_1=good, eu_west_1=FailingClient(error))
-        with pytest.raises(AnsibleError) as caught:
-            parse(regions=["eu-central-1", "eu-west-1"])
-    text = str(caught.value)
-    assert "farm 'studio' in region eu-west-1" in text and words in text
-
-
-def test_a_cut_answer_is_an_error(parse, monkeypatch):
-    client = boto3.client("ec2", region_name="eu-central-1")
-
-    def cut(request: Any, **kwargs: Any) -> Any:
-        from botocore.awsrequest import AWSResponse
-
-        response = AWSResponse(request.url, 200, {}, None)
-        response._content = b"<DescribeInstancesResponse><reservationSet><item><instancesSet><item><instanceId>i-0"
-        return response
-
-    client.meta.events.register("before-send.ec2.DescribeInstances", cut)
-    use_clients(monkeypatch, eu_central_1=client)
-    with pytest.raises(AnsibleError, match="Remedy: the answer is no answer of EC2"):
+def test_what_cannot_be_read_is_an_error_and_never_an_empty_inventory(parse, monkeypatch):
+    monkeypatch.setattr(ec2_farm.ec2_inventory_api, "fetch", unreadable)
+    with pytest.raises(AnsibleError, match=r"no network\. Remedy: plug it in"):
         parse()
 
 
-def test_an_answer_of_something_else_is_an_error(parse, monkeypatch):
-    client = boto3.client("ec2", region_name="eu-central-1")
-
-    def portal(request: Any, **kwargs: Any) -> Any:
-        from botocore.awsrequest import AWSResponse
-
-        response = AWSResponse(request.url, 200, {}, None)
-        response._content = b"<html><body>Welcome to the hotel</body></html>"
-        return response
-
-    client.meta.events.register("before-send.ec2.DescribeInstances", portal)
-    use_clients(monkeypatch, eu_central_1=client)
-    with pytest.raises(AnsibleError, match="holds no list of reservations"):
+def test_without_botocore_there_is_a_remedy(parse, monkeypatch):
+    monkeypatch.setitem(sys.modules, "botocore.session", None)
+    with pytest.raises(AnsibleError, match="pip install boto3"):
         parse()
 
 
@@ -238,10 +153,11 @@ def test_no_credentials(parse, monkeypatch, tmp_path):
         parse()
 
 
-def test_an_unknown_profile(parse, monkeypatch, tmp_path):
+@pytest.mark.parametrize("option", [{"profile": "nosuch"}, {"profiles": ["nosuch"]}])
+def test_an_unknown_profile(parse, monkeypatch, tmp_path, option):
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with pytest.raises(AnsibleError, match=r"nosuch.*list-profiles"):
-        parse(profile="nosuch")
+        parse(**option)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +171,9 @@ def test_an_unknown_profile(parse, monkeypatch, tmp_path):
         ({"states": []}, "'states' is empty"),
         ({"farm": "{{ farm_name }}"}, "variables do not exist yet"),
         ({"farm": " "}, "'farm' is empty"),
-        ({"public_roles": ["bilder"]}, "'bilder' in 'public_roles' is no role"),
+        ({"profile": "a", "profiles": ["b"]}, "'profile' is another name of 'profiles': leave one out"),
+        ({"public_roles": ["builder"]}, "unknown option 'public_roles': did you mean"),
+        ({"keyed_group": []}, "did you mean 'keyed_groups'"),
         ({"address": "both"}, "Invalid value 'both' for config 'address'"),
     ],
 )
@@ -290,6 +208,134 @@ def test_only_files_that_are_meant_for_it(tmp_path, name, meant):
     path = tmp_path / name
     path.write_text("plugin: renderfarm.cloud.ec2_farm\n")
     assert ec2_farm.InventoryModule().verify_file(str(path)) is meant
+
+
+# ---------------------------------------------------------------------------------------- expressions of the user
+
+COMPOSED = {
+    "compose": {"project": "farm_tags['project'] | default('none')", "ansible_port": "5986 if farm_type else 0"},
+    "groups": {"large": "farm_type is search('4xlarge')"},
+    "keyed_groups": [{"key": "project", "prefix": "project"}],
+}
+
+
+@mock_aws
+def test_expressions_make_variables_and_groups(parse):
+    launch("eu-central-1", 2, {**TAGS, "project": "film"}, InstanceType="c7i.4xlarge")
+    launch("eu-central-1", 1, {**TAGS, "project": "{{ 7 * 7 }}"}, InstanceType="m7i.xlarge")
+    inventory = parse(**COMPOSED)
+    assert len(inventory.groups["large"].hosts) == len(inventory.groups["project_film"].hosts) == 2
+    (evil,) = inventory.groups["project____7___7___"].hosts
+    assert evil.vars["project"] == "{{ 7 * 7 }}"
+    assert {host.vars["ansible_port"] for host in inventory.hosts.values()} == {5986}
+
+
+@mock_aws
+def test_each_expression_is_compiled_once(parse, monkeypatch):
+    from ansible._internal._templating._jinja_bits import AnsibleEnvironment
+
+    compiled = []
+    real = AnsibleEnvironment.compile_expression
+    monkeypatch.setattr(
+        AnsibleEnvironment,
+        "compile_expression",
+        lambda self, source, *rest, **more: compiled.append(str(source)) or real(self, source, *rest, **more),
+    )
+    launch("eu-central-1", 5, TAGS)
+    parse()
+    assert compiled == []  # and none at all when the user has none
+    parse(**COMPOSED)
+    assert len(compiled) == 4 and len(set(compiled)) == 4
+
+
+@mock_aws
+def test_an_expression_that_fails_is_an_error_unless_the_user_says_otherwise(parse):
+    launch("eu-central-1", 1, TAGS)
+    with pytest.raises(AnsibleError, match="nosuch"):
+        parse(compose={"a": "nosuch.thing"})
+    assert len(parse(compose={"a": "nosuch.thing"}, strict=False).hosts) == 1
+
+
+def test_without_the_inner_parts_of_ansible_core_expressions_still_work():
+    ec2_farm._compile_once(object())
+
+
+# ---------------------------------------------------------------------------------------------------------------- cache
+
+
+@pytest.fixture
+def kept(parse, tmp_path, monkeypatch, capsys):
+    """Parse with a cache; EC2 can be made to answer with other nodes, or not at all."""
+    from tests.unit.plugins.inventory.test_ec2_inventory import instance
+
+    monkeypatch.setattr(ec2_farm.ec2_inventory_api, "connect", lambda profiles, regions: {})
+    warned: list[str] = []
+    monkeypatch.setattr(ec2_farm.InventoryModule().display, "warning", lambda text, **_: warned.append(text))
+
+    def run(nodes: int | None, *, allowed: bool = True, later: float = 0, **changes: Any) -> tuple[int, str]:
+        there = [instance(n) for n in range(nodes or 0)]
+        monkeypatch.setattr(ec2_farm.ec2_inventory_api, "fetch", unreadable if nodes is None else lambda *_: there)
+        monkeypatch.setattr(ec2_farm.ec2_inventory_cache.time, "time", lambda: 1_000_000.0 + later)
+        warned.clear()
+        inventory = parse(
+            cache_allowed=allowed, **{"cache_seconds": 60, "cache_folder": str(tmp_path / "cache"), **changes}
+        )
+        return len(inventory.hosts), capsys.readouterr().err + "".join(warned)
+
+    return run
+
+
+def test_a_young_cache_answers_and_tells_its_age(kept):
+    assert kept(3) == (3, "")
+    hosts, told = kept(5, later=30)
+    assert hosts == 3 and "30 s ago" in told and "--flush-cache" in told
+
+
+def test_an_old_cache_is_not_used(kept):
+    kept(3)
+    assert kept(5, later=61)[0] == 5
+
+
+def test_flush_cache_asks_again_and_keeps_the_answer(kept):
+    kept(3)
+    assert kept(5, allowed=False)[0] == 5
+    assert kept(7)[0] == 5
+
+
+def test_a_stale_cache_is_used_only_when_the_user_allows_it(kept):
+    kept(3)
+    with pytest.raises(AnsibleError, match="plug it in"):
+        kept(None, later=3600)
+    hosts, told = kept(None, later=3600, cache_stale_seconds=7200)
+    assert hosts == 3 and "3600 s ago" in told and "plug it in" in told
+    with pytest.raises(AnsibleError, match="plug it in"):
+        kept(None, later=7300, cache_stale_seconds=7200)
+
+
+def test_a_cache_may_be_for_the_worst_case_only(kept):
+    only = {"cache_seconds": 0, "cache_stale_seconds": 60}
+    kept(3, **only)
+    assert kept(5, later=1, **only) == (5, "")
+    assert kept(None, later=2, **only)[0] == 5
+
+
+def test_a_stale_cache_is_not_used_for_who_flushes_it(kept):
+    kept(3)
+    with pytest.raises(AnsibleError, match="plug it in"):
+        kept(None, allowed=False, cache_stale_seconds=7200)
+
+
+def test_a_cache_that_others_can_write_is_an_error(kept, tmp_path):
+    kept(3)
+    (tmp_path / "cache").chmod(0o777)
+    with pytest.raises(AnsibleError, match="chmod 700"):
+        kept(3)
+
+
+def test_a_cache_that_answers_needs_no_botocore(kept, monkeypatch):
+    kept(3)
+    monkeypatch.delattr(ec2_farm.ec2_inventory_api, "connect")
+    assert kept(None)[0] == 3
 
 
 # --------------------------------------------------------------------------------------------- the command of the user
@@ -333,6 +379,53 @@ def test_ansible_inventory_lists_the_farm(tmp_path, endpoint, monkeypatch):
     assert len(listed["render_nodes"]["hosts"]) == 2
     roles = [variables["farm_role"] for variables in listed["_meta"]["hostvars"].values()]
     assert roles == [{"__ansible_unsafe": "render_node"}] * 2
+
+
+def test_the_graph_is_a_picture_of_the_farm(tmp_path, endpoint, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    farm = {**TAGS, "renderfarm:farm": "picture"}
+    launch("eu-central-1", 1, {**farm, "renderfarm:role": "manager", "Name": "manager-1"}, InstanceType="m7i.xlarge")
+    (node,) = launch("eu-central-1", 1, {**farm, "Name": "node"}, InstanceType="c7i.4xlarge")
+    done = ansible_inventory(tmp_path, endpoint, {**CONFIG, "farm": "picture"}, "--graph")
+    picture = f"""\
+@all:
+  |--@ungrouped:
+  |--@manager:
+  |  |--manager-1
+  |--@render_nodes:
+  |  |--node-{node}
+  |--@remote_nodes:
+  |--@builders:
+  |--@lifecycles:
+  |  |--@spot:
+  |  |--@on_demand:
+  |  |  |--manager-1
+  |  |  |--node-{node}
+  |--@zones:
+  |  |--@zone_eu_central_1a:
+  |  |  |--manager-1
+  |  |  |--node-{node}
+  |--@types:
+  |  |--@type_c7i_4xlarge:
+  |  |  |--node-{node}
+  |  |--@type_m7i_xlarge:
+  |  |  |--manager-1
+  |--@states:
+  |  |--@state_running:
+  |  |  |--manager-1
+  |  |  |--node-{node}
+"""
+    assert done.stdout == picture
+
+
+def test_ansible_doc_knows_every_option():
+    program = Path(sys.executable).parent / "ansible-doc"
+    command = [program, "--json", "-t", "inventory", ec2_farm.InventoryModule.NAME]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    documented = json.loads(done.stdout)[ec2_farm.InventoryModule.NAME]
+    assert "ec2:DescribeInstances" in documented["examples"]
+    for name, option in documented["doc"]["options"].items():
+        assert option["description"] and option["type"], name
 
 
 def test_ansible_inventory_fails_on_a_mistake(tmp_path, endpoint):

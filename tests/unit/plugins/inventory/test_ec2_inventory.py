@@ -1,62 +1,52 @@
-"""From DescribeInstances to hosts, groups and variables: pure functions and paging."""
+"""Which settings are meant, and what hosts a farm's instances are: pure functions."""
 
 from __future__ import annotations
 
-import threading
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory as ec2
-from botocore.parsers import ResponseParserError
 
 
-def instance(number: int = 1, *, tags: dict[str, str] | None = None, **changes: Any) -> dict[str, Any]:
-    """An instance as botocore gives it, with the tag of farm ``studio``."""
-    name = {"Name": "studio-render-node", ec2.TAG_FARM: "studio", ec2.TAG_ROLE: "render_node"}
-    return {
-        "InstanceId": f"i-{number:017x}",
-        "State": {"Code": 16, "Name": "running"},
-        "InstanceType": "c7i.4xlarge",
-        "ImageId": "ami-1",
-        "LaunchTime": datetime(2026, 10, 14, 8, 0, 0, tzinfo=UTC),
-        "Placement": {"AvailabilityZone": "eu-central-1a"},
-        "PrivateIpAddress": f"10.0.0.{number % 250}",
-        "SubnetId": "subnet-1",
-        "VpcId": "vpc-1",
-        "NetworkInterfaces": [{"MacAddress": f"0a:00:00:00:00:{number % 256:02x}", "Attachment": {"DeviceIndex": 0}}],
-        "Tags": [{"Key": key, "Value": value} for key, value in {**name, **(tags or {})}.items()],
-        "Region": "eu-central-1",
-        **changes,
-    }
+def instance(number: int = 1, *, tags: Mapping[str, str] | None = None, **changes: Any) -> ec2.Instance:
+    """A render node of the farm ``studio``."""
+    return ec2.Instance(
+        instance_id=f"i-{number:017x}",
+        state="running",
+        tags={"Name": "studio-render-node", ec2.TAG_FARM: "studio", ec2.TAG_ROLE: "render_node", **(tags or {})},
+        region="eu-central-1",
+        account="123456789012",
+        zone="eu-central-1a",
+        lifecycle="",
+        type="c7i.4xlarge",
+        image="ami-1",
+        launch_time="2026-10-14T08:00:00Z",
+        mac=f"0a:00:00:00:00:{number % 256:02x}",
+        private_ip=f"10.0.0.{number % 250}",
+        public_ip="",
+        subnet="subnet-1",
+        vpc="vpc-1",
+    )._replace(**changes)
 
 
-class FakeClient:
-    """Answers DescribeInstances with given pages; remembers what was asked and by which thread."""
-
-    def __init__(self, *pages: Any) -> None:
-        self.pages = pages
-        self.asked: list[dict[str, Any]] = []
-        self.thread: int | None = None
-
-    def get_paginator(self, operation_name: str) -> FakeClient:
-        assert operation_name == "describe_instances"
-        return self
-
-    def paginate(self, **parameters: Any):
-        self.asked.append(parameters)
-        self.thread = threading.get_ident()
-        for page in self.pages:
-            if isinstance(page, Exception):
-                raise page
-            yield page
-
-
-def page(*instances: dict[str, Any]) -> dict[str, Any]:
-    return {"Reservations": [{"Instances": list(instances)}]}
+def machine(number: int = 1, *, tags: Mapping[str, str] | None = None, **changes: Any) -> ec2.Instance:
+    """A manager, of which a farm has one."""
+    return instance(number, tags={ec2.TAG_ROLE: "manager", **(tags or {})}, **changes)
 
 
 # ------------------------------------------------------------------------------------------------------ configuration
+
+
+def problems(**changes: Any) -> str:
+    settings = {"farm": "studio", "regions": ["eu-central-1"], "states": ["running"], "profiles": []}
+    return "; ".join(ec2.setting_problems(**{**settings, **changes}))
+
+
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    **{name: {} for name in ("plugin", "farm", "regions", "states", "address")},
+    "profiles": {"aliases": ["profile"]},
+}
 
 
 @pytest.mark.parametrize(
@@ -65,19 +55,24 @@ def page(*instances: dict[str, Any]) -> dict[str, Any]:
         ("regoins", "did you mean 'regions'?"),
         ("farm_name", "did you mean 'farm'?"),
         ("state", "did you mean 'states'?"),
-        ("keyed_groups", "options are address, farm, plugin, profile, public_roles, regions, states"),
+        ("zzz", "use address, farm, plugin, profile, profiles, regions, states"),
     ],
 )
 def test_an_unknown_option_is_answered_with_the_nearest_one(key, hint):
-    known = ["plugin", "farm", "regions", "states", "address", "public_roles", "profile"]
-    assert ec2.unknown_options([key, "farm"], known) == [f"unknown option '{key}': {hint}"]
+    assert ec2.option_problems([key, "farm", "profile"], OPTIONS) == [f"unknown option '{key}': {hint}"]
+
+
+def test_two_names_of_one_option_are_one_too_many():
+    assert ec2.option_problems(["profile", "profiles"], OPTIONS) == [
+        "'profile' is another name of 'profiles': leave one out"
+    ]
 
 
 @pytest.mark.parametrize(
     "regions", [["eu-central-1"], ["us-gov-west-1", "eu-central-1"], ["ap-southeast-3", "il-central-1", "mx-central-1"]]
 )
 def test_regions_pass(regions):
-    assert ec2.region_problems(regions) == []
+    assert problems(regions=regions) == ""
 
 
 @pytest.mark.parametrize(
@@ -86,6 +81,7 @@ def test_regions_pass(regions):
         ([], "empty"),
         (["eu-central-1a"], "is a zone: its region is eu-central-1"),
         (["us-west-2-lax-1a"], "is a zone: its region is us-west-2"),
+        (["us-east-1-wl1-bos-wlz-1"], "is a zone: its region is us-east-1"),
         (["Frankfurt"], "not the name of a region"),
         ([7], "not the name of a region"),
         (["eu-west-1", "eu-west-1"], "named twice"),
@@ -93,91 +89,60 @@ def test_regions_pass(regions):
     ],
 )
 def test_what_is_no_region_is_refused(regions, words):
-    assert words in " ".join(ec2.region_problems(regions))
+    assert words in problems(regions=regions)
 
 
-def test_wildcards_in_the_name_of_a_farm_mean_themselves():
-    assert ec2.request("a*b?\\", ["running"])["Filters"][0]["Values"] == ["a\\*b\\?\\\\"]
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"states": ["runing"]}, "'runing' in 'states' is no state of an instance: did you mean 'running'?"),
+        ({"states": ["gone"]}, "use pending, running"),
+        ({"states": []}, "'states' is empty"),
+        ({"profiles": ["a", "a"]}, "'a' is named twice in 'profiles'"),
+        ({"farm": " "}, "'farm' is empty"),
+        ({"farm": "{{ farm_name }}"}, "variables do not exist yet"),
+    ],
+)
+def test_settings_that_cannot_be_meant(changes, words):
+    assert words in problems(**changes)
 
 
-# ------------------------------------------------------------------------------------------------------------ fetching
-
-
-def test_each_region_is_asked_once_with_filters_and_large_pages():
-    clients = {
-        "eu-central-1": FakeClient(page(instance(1)), page(instance(2))),
-        "eu-west-1": FakeClient(page(instance(3))),
-    }
-    found = ec2.fetch(clients, "studio", ["pending", "running"])
-    assert [(i["InstanceId"][-1], i["Region"]) for i in found] == [
-        ("1", "eu-central-1"),
-        ("2", "eu-central-1"),
-        ("3", "eu-west-1"),
-    ]
-    for client in clients.values():
-        assert client.asked == [
-            {
-                "Filters": [
-                    {"Name": "tag:renderfarm:farm", "Values": ["studio"]},
-                    {"Name": "instance-state-name", "Values": ["pending", "running"]},
-                ],
-                "PaginationConfig": {"PageSize": 1000},
-            }
-        ]
-        assert client.thread != threading.get_ident()
-
-
-def test_instances_of_other_farms_never_appear():
-    stranger = instance(2, tags={ec2.TAG_FARM: "studio2"})
-    naked = {**instance(3), "Tags": []}
-    assert len(ec2.fetch({"r": FakeClient(page(instance(1), stranger, naked))}, "studio", ["running"])) == 1
-
-
-@pytest.mark.parametrize("failure", [ResponseParserError("cut off"), RuntimeError("second page lost")])
-def test_one_failing_region_fails_all_and_is_named(failure):
-    clients = {"eu-central-1": FakeClient(page(instance(1))), "eu-west-1": FakeClient(page(instance(2)), failure)}
-    with pytest.raises(type(failure)) as caught:
-        ec2.fetch(clients, "studio", ["running"])
-    assert caught.value.region == "eu-west-1"
-
-
-@pytest.mark.parametrize("pages", [[], [{}], [{"ResponseMetadata": {}}], [page(instance(1)), {}]])
-def test_half_an_answer_is_an_error(pages):
-    with pytest.raises(ec2.IncompleteAnswer):
-        ec2.fetch({"r": FakeClient(*pages)}, "studio", ["running"])
-
-
-def test_an_empty_farm_is_no_error():
-    assert ec2.fetch({"r": FakeClient({"Reservations": []})}, "studio", ["running"]) == []
-    assert ec2.build([], address="private").hosts == ()
+def test_all_problems_are_told_at_once():
+    assert problems(farm="", regions=[], states=["runing"]).count(";") == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- host names
 
 
-def names(*instances: dict[str, Any]) -> list[str]:
+def names(*instances: ec2.Instance) -> list[str]:
     return list(ec2.host_names(instances, taken=["manager"]).values())
 
 
 def test_a_name_of_its_own_is_kept():
-    assert names(instance(1, tags={"Name": "studio-manager"})) == ["studio-manager"]
+    assert names(machine(1, tags={"Name": "studio-manager"})) == ["studio-manager"]
+
+
+@pytest.mark.parametrize("role", ["render_node", "remote_node"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_nodes_have_their_ids_in_their_names_however_many_there_are(role, number):
+    nodes = [instance(n, tags={ec2.TAG_ROLE: role}) for n in range(number)]
+    assert names(*nodes) == [f"studio-render-node-{node.instance_id}" for node in nodes]
 
 
 def test_shared_names_get_the_instance_id():
-    one, two = instance(1), instance(2)
-    assert names(one, two) == [f"studio-render-node-{i['InstanceId']}" for i in (one, two)]
+    one, two = (machine(n, tags={"Name": "pc"}) for n in (1, 2))
+    assert names(one, two) == [f"pc-{one.instance_id}", f"pc-{two.instance_id}"]
 
 
 @pytest.mark.parametrize("name", ["", "   ", "///", "\n", "{{}}", "..", "-"])
 def test_without_a_usable_name_the_instance_id_is_the_name(name):
-    one = instance(1, tags={"Name": name})
-    assert names(one) == [one["InstanceId"]]
+    assert names(instance(1, tags={"Name": name})) == [instance(1).instance_id]
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "all", "ungrouped", "manager", "i-0123456789abcdef0"])
 def test_names_that_mean_something_else_get_the_instance_id(name):
-    one = instance(1, tags={"Name": name})
-    assert names(one) == [f"{name}-{one['InstanceId']}"]
+    one = machine(1, tags={"Name": name})
+    assert names(one) == [f"{name}-{one.instance_id}"]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +157,7 @@ def test_names_that_mean_something_else_get_the_instance_id(name):
         ("a,b:c", "a-b-c"),
         ("Knoten-Ä", "Knoten-Ä"),
         ("узел", "узел"),
+        ("ü" * 256, "ü" * 100),
     ],
 )
 def test_a_host_name_is_neither_pattern_nor_path_nor_template(name, clean):
@@ -199,26 +165,26 @@ def test_a_host_name_is_neither_pattern_nor_path_nor_template(name, clean):
 
 
 def test_two_instances_stay_two_hosts_whatever_they_are_called():
-    one, two, three = (instance(n) for n in (1, 2, 3))
-    one["Tags"] = two["Tags"] = [{"Key": "Name", "Value": "a"}]
-    three["Tags"] = [{"Key": "Name", "Value": f"a-{one['InstanceId']}"}]
-    four = instance(4, tags={"Name": one["InstanceId"]})
-    found = names(one, two, three, four)
-    assert len(set(found)) == 4
+    one, two = (machine(n, tags={"Name": "a"}) for n in (1, 2))
+    three = machine(3, tags={"Name": f"a-{one.instance_id}"})
+    four = machine(4, tags={"Name": one.instance_id})
+    assert len(set(names(one, two, three, four))) == 4
 
 
-def test_names_that_become_equal_by_cleaning_are_shared_names():
-    found = names(instance(1, tags={"Name": "a b"}), instance(2, tags={"Name": "a/b"}))
+def test_names_that_become_equal_by_cleaning_or_cutting_are_shared_names():
+    found = names(machine(1, tags={"Name": "a b"}), machine(2, tags={"Name": "a/b"}))
     assert len(set(found)) == 2 and all(name.startswith("a-b-i-") for name in found)
+    assert len(set(names(*(machine(n, tags={"Name": "x" * 255 + str(n)}) for n in (1, 2))))) == 2
 
 
 # -------------------------------------------------------------------------------------------------- variables, groups
 
 
 def test_all_variables_of_a_node():
-    variables = ec2.host_variables(instance(7, InstanceLifecycle="spot"), address="private")
+    variables = ec2.host_variables(instance(7, lifecycle="spot"), address="tunnel")
     assert variables == {
         "ansible_host": "10.0.0.7",
+        "farm_account": "123456789012",
         "farm_instance_id": "i-00000000000000007",
         "farm_role": "render_node",
         "farm_mac": "0a:00:00:00:00:07",
@@ -238,48 +204,32 @@ def test_all_variables_of_a_node():
 
 
 @pytest.mark.parametrize(
-    ("address", "public", "expected"),
+    ("address", "role", "public", "expected"),
     [
-        ("private", None, "10.0.0.1"),
-        ("private", "198.51.100.9", "10.0.0.1"),
-        ("public", "198.51.100.9", "198.51.100.9"),
-        ("public", None, "10.0.0.1"),
+        ("tunnel", "manager", "198.51.100.9", "10.0.0.1"),
+        ("tunnel", "render_node", "", "10.0.0.1"),
+        ("tunnel", "builder", "198.51.100.9", "198.51.100.9"),
+        ("tunnel", "builder", "", "10.0.0.1"),
+        ("public", "manager", "198.51.100.9", "198.51.100.9"),
+        ("public", "manager", "", "10.0.0.1"),
+        ("private", "builder", "198.51.100.9", "10.0.0.1"),
     ],
 )
-def test_address_choice(address, public, expected):
-    changes = {"PublicIpAddress": public} if public else {}
-    variables = ec2.host_variables(instance(1, **changes), address=address)
+def test_address_choice(address, role, public, expected):
+    variables = ec2.host_variables(instance(1, tags={ec2.TAG_ROLE: role}, public_ip=public), address=address)
     assert variables["ansible_host"] == expected
-    assert (variables["farm_private_ip"], variables["farm_public_ip"]) == ("10.0.0.1", public or "")
+    assert (variables["farm_private_ip"], variables["farm_public_ip"]) == ("10.0.0.1", public)
 
 
-@pytest.mark.parametrize(("role", "public"), [("builder", True), ("manager", False)])
-def test_some_roles_are_reached_at_their_public_address(role, public):
-    machine = instance(1, tags={ec2.TAG_ROLE: role}, PublicIpAddress="198.51.100.9")
-    variables = ec2.host_variables(machine, address="private", public_roles=["builder"])
-    assert variables["ansible_host"] == variables["farm_public_ip" if public else "farm_private_ip"]
+def only_host(one: ec2.Instance) -> ec2.Host:
+    (host,) = ec2.build([one], address="tunnel").hosts
+    return host
 
 
-def test_a_terminated_instance_has_neither_address_nor_interfaces():
-    bare = {"InstanceId": "i-1", "State": {"Name": "terminated"}, "Region": "eu-central-1"}
-    variables = ec2.host_variables(bare, address="private")
-    assert "ansible_host" not in variables
-    assert variables["farm_mac"] == variables["farm_zone"] == variables["farm_launch_time"] == ""
-    assert ec2.host_groups(variables) == ("on_demand", "state_terminated")
-
-
-def test_the_mac_is_that_of_the_first_interface():
-    second = {"MacAddress": "0a:ff", "Attachment": {"DeviceIndex": 1}}
-    first = {"MacAddress": "0a:01", "Attachment": {"DeviceIndex": 0}}
-    assert ec2.host_variables(instance(1, NetworkInterfaces=[second, first]), address="private")["farm_mac"] == "0a:01"
-
-
-def test_launch_time_is_told_in_utc():
-    berlin = datetime(2026, 10, 14, 10, 0, 0, tzinfo=timezone(timedelta(hours=2)))
-    assert (
-        ec2.host_variables(instance(1, LaunchTime=berlin), address="private")["farm_launch_time"]
-        == "2026-10-14T08:00:00Z"
-    )
+def test_a_terminated_instance_has_no_address():
+    gone = instance(1, state="terminated", private_ip="", zone="", type="")
+    assert "ansible_host" not in only_host(gone).variables
+    assert only_host(gone).groups == ("render_nodes", "on_demand", "state_terminated")
 
 
 @pytest.mark.parametrize(
@@ -287,32 +237,46 @@ def test_launch_time_is_told_in_utc():
     [("manager", "manager"), ("render_node", "render_nodes"), ("remote_node", "remote_nodes"), ("builder", "builders")],
 )
 def test_groups(role, group):
-    variables = ec2.host_variables(instance(1, tags={ec2.TAG_ROLE: role}, InstanceLifecycle="spot"), address="private")
-    assert ec2.host_groups(variables) == (group, "spot", "zone_eu_central_1a", "type_c7i_4xlarge", "state_running")
+    host = only_host(instance(1, tags={ec2.TAG_ROLE: role}, lifecycle="spot"))
+    assert host.groups == (group, "spot", "zone_eu_central_1a", "type_c7i_4xlarge", "state_running")
 
 
-def test_zones_of_any_kind_keep_the_region_of_the_client():
-    local = instance(1, Placement={"AvailabilityZone": "us-west-2-lax-1a"}, Region="us-west-2")
-    variables = ec2.host_variables(local, address="private")
-    assert variables["farm_region"] == "us-west-2"
-    assert "zone_us_west_2_lax_1a" in ec2.host_groups(variables)
+def test_groups_are_children_of_what_they_tell():
+    farm = ec2.build([instance(1), instance(2, type="m7i.xlarge", state="stopped")], address="tunnel")
+    assert farm.parents == {
+        "lifecycles": ("spot", "on_demand"),
+        "zones": ("zone_eu_central_1a",),
+        "types": ("type_c7i_4xlarge", "type_m7i_xlarge"),
+        "states": ("state_running", "state_stopped"),
+    }
+    assert {"manager", "render_nodes", "remote_nodes", "builders", *farm.parents} <= set(farm.groups)
+
+
+@pytest.mark.parametrize(
+    ("zone", "region"), [("us-west-2-lax-1a", "us-west-2"), ("us-east-1-wl1-bos-wlz-1", "us-east-1")]
+)
+def test_zones_of_any_kind_keep_the_region_that_was_asked(zone, region):
+    host = only_host(instance(1, zone=zone, region=region))
+    assert host.variables["farm_region"] == region
+    assert "zone_" + zone.replace("-", "_") in host.groups
 
 
 @pytest.mark.parametrize("role", ["all", "manager\n", "{{ 7*7 }}", "", "x" * 256, "render_nodes"])
 def test_an_unknown_role_makes_no_group_but_a_warning(role):
-    farm = ec2.build([instance(1, tags={ec2.TAG_ROLE: role})], address="private")
+    farm = ec2.build([instance(n, tags={ec2.TAG_ROLE: role}) for n in range(1, 6)], address="tunnel")
     assert farm.hosts[0].groups == ("on_demand", "zone_eu_central_1a", "type_c7i_4xlarge", "state_running")
     assert len(farm.warnings) == 1 and "i-00000000000000001" in farm.warnings[0] and "\n" not in farm.warnings[0]
 
 
 def test_hosts_come_in_the_order_of_their_names():
-    found = ec2.build([instance(n, tags={"Name": name}) for n, name in enumerate("cab", 1)], address="private")
-    assert [host.name for host in found.hosts] == ["a", "b", "c"]
+    farm = ec2.build([machine(n, tags={"Name": name}) for n, name in enumerate("cab", 1)], address="tunnel")
+    assert [host.name for host in farm.hosts] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(
-    "broken", [{"InstanceId": "i-1"}, {"State": {"Name": "running"}}, {"InstanceId": "i-1", "State": {}}]
-)
-def test_an_instance_without_id_or_state_is_half_an_answer(broken):
-    with pytest.raises(ec2.IncompleteAnswer):
-        ec2.build([{**broken, "Region": "r"}], address="private")
+def test_an_instance_that_is_listed_twice_is_one_host():
+    assert len(ec2.build([instance(1), instance(2), instance(1)], address="tunnel").hosts) == 2
+
+
+def test_an_empty_farm_has_its_groups():
+    farm = ec2.build([], address="tunnel")
+    assert farm.hosts == () and {"manager", "spot", "zones"} <= set(farm.groups)

@@ -12,7 +12,6 @@ from ansible_collections.renderfarm.cloud.plugins.plugin_utils import link
 from farmnode.probe import _checked
 
 HOSTS: dict[str, dict[str, Any]] = {
-    "localhost": {"ansible_facts": {"all_ipv4_addresses": ["172.17.0.1", "192.168.1.5"]}},
     "studio-workstation": {"ansible_host": "192.168.1.10"},
     "studio-manager": {"farm_private_ip": "10.0.0.10"},
     **{f"node-{n}": {"farm_private_ip": f"10.0.0.2{n}", "farm_state": "running"} for n in (1, 2, 3)},
@@ -20,6 +19,7 @@ HOSTS: dict[str, dict[str, Any]] = {
     "remote-1": {"farm_tunnel_address": "10.9.0.5"},
     "remote-2": {},
 }
+OWN = ["172.17.0.1", "192.168.1.5"]
 GROUPS = {
     "workstation": ["studio-workstation"],
     "manager": ["studio-manager"],
@@ -37,7 +37,7 @@ def settings(**changes: Any) -> dict[str, Any]:
         "cloud_network": "10.0.0.0/24",
         "tunnel_network": "10.8.0.0/24",
         "remote_network": "10.9.0.0/24",
-        "points": filters.link_points(GROUPS, HOSTS, "10.0.0.10", 2, {"pc": "192.168.1.20"}),
+        "points": filters.link_points(GROUPS, HOSTS, OWN, "10.0.0.10", 2, {"pc": "192.168.1.20"}),
         "ports": {"manager": {"3234": "Backburner Manager"}, "node": {3233: "Backburner Server"}},
         "names": {"manager": "10.0.0.10"},
         "megabytes": 1.5,
@@ -59,8 +59,7 @@ def test_points() -> None:
 
 
 def test_controller_elsewhere_is_left_out() -> None:
-    hosts = HOSTS | {"localhost": {"ansible_facts": {"all_ipv4_addresses": ["172.17.0.1"]}}}
-    changed = settings(points=filters.link_points(GROUPS, hosts, "10.0.0.10", 2, {}))
+    changed = settings(points=filters.link_points(GROUPS, HOSTS, ["172.17.0.1"], "10.0.0.10", 2, {}))
     assert "localhost" not in filters.link_questions(changed)
 
 
@@ -68,7 +67,7 @@ def test_workstation_with_linux() -> None:
     hosts = HOSTS | {"studio-workstation": {"ansible_host": "ws.local", "farm_workstation_address": "192.168.1.11"}}
     groups = GROUPS | {"workstation_linux": ["studio-workstation"]}
     ports = {"workstation": {445: "file sharing"}}
-    changed = settings(points=filters.link_points(groups, hosts, "10.0.0.10", 2, {}), ports=ports)
+    changed = settings(points=filters.link_points(groups, hosts, OWN, "10.0.0.10", 2, {}), ports=ports)
     parsed = link.settings_from(changed)
     workstation = parsed.by_name("studio-workstation")
     assert workstation.linux and str(workstation.address) == "192.168.1.11"
@@ -176,3 +175,14 @@ def test_filters_are_documented() -> None:
 
     folder = Path(filters.__file__).parent
     assert {name for name in filters.FilterModule().filters() if not (folder / f"{name}.yml").is_file()} == set()
+
+
+def test_short_check_asks_each_machine_once() -> None:
+    short = link.settings_from(settings(full=False))
+    asked = link.first_round(short)
+    said = {host: {"results": [{"ok": True, "received": 2, "sent": 2} for _ in asked[host]]} for host in asked}
+    assert link.second_round(short, link.Answers(asked, said)) == {}
+    pings = [question.probe["count"] for question in asked["studio-manager"] if question.check == "ping"]
+    assert set(pings) == {link.PINGS_SHORT}
+    full = link.settings_from(settings())
+    assert "studio-manager" in link.second_round(full, link.Answers(link.first_round(full), said))

@@ -195,6 +195,21 @@ def main_cause(world: World) -> tuple[str, str]:
     return problems[0]["cause"], problems[0]["remedy"]
 
 
+def test_two_machines_with_one_certificate_are_named_while_the_tunnel_stands() -> None:
+    """It stands and falls by turns: the check may meet it while it stands."""
+    said = "2026-11-23 04:40:{:02} {}:1 [aws-gateway] Peer Connection Initiated with [AF_INET]{}:1"
+    peers = [(31, "198.51.100.9"), (32, "203.0.113.5"), (33, "198.51.100.9")]
+    lines = [said.format(second, peer, peer) for second, peer in peers]
+    lines.append(
+        "2026-11-23 04:40:33 MULTI: new connection by client 'aws-gateway' will cause previous active sessions by this"
+    )
+    world = World()
+    world.said["ws", "OpenVPN"] = log("\n".join(lines))
+    (row,) = world.failed()
+    assert row["cause"].startswith("two machines use the certificate of aws-gateway")
+    assert row["cause"].endswith("(log of ws)")
+
+
 def test_a_link_that_works_passes_everything() -> None:
     rows = World().rows()
     assert [row for row in rows if not row["ok"]] == []

@@ -170,3 +170,9 @@ def test_networks_that_share_an_address_are_always_found(one, other):
     )
     told = any("farm_lan_network" in m and "farm_tunnel_network" in m for m in found)
     assert told == lan.overlaps(tunnel)
+
+
+def test_a_network_that_leaves_no_room_for_an_example_is_to_be_smaller():
+    found = problems(farm_lan_network="0.0.0.0/0")
+    assert len(found) == 3
+    assert all("use another one, and a smaller farm_lan_network" in text for text in found)

@@ -1,0 +1,68 @@
+r"""The processes of render jobs, by ``tasklist.exe`` and ``taskkill.exe``.
+
+Process tree of a rendering node, as farms report it: ``serversvc.exe``, below it ``maxadapter.adp.exe`` (other plug-ins
+have adapters of that ending), below that ``3dsmax.exe``.
+
+``tasklist /v /fo csv /nh`` (Windows Commands, "tasklist") gives: image name, process id, session name, session number,
+memory, status, user, processor time as ``h:mm:ss``, window title.  The columns' titles are translated, so ``/nh``
+leaves them out; process 0 is the processors' idle time.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from farmnode.errors import FarmNodeError
+from farmnode.programs import Programs
+from farmnode.report import Log
+
+#: Killed in this order: an adapter would start its program again.
+ADAPTER_END: Final = ".adp.exe"
+RENDERER: Final = "3dsmax.exe"
+
+_TIME = re.compile(r"(\d+):(\d\d):(\d\d)")
+_IDLE_PROCESS: Final = 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """A line of the task list; ``seconds`` of processor time since its start."""
+
+    image: str
+    number: int
+    seconds: float
+
+    @property
+    def of_job(self) -> bool:
+        image = self.image.lower()
+        return image == RENDERER or image.endswith(ADAPTER_END)
+
+
+def listed(programs: Programs, *, timeout: float = 15.0) -> list[Process]:
+    """All processes but the idle one. FarmNodeError when ``tasklist.exe`` fails or is not understood."""
+    return parse(programs.check("tasklist.exe", ["/v", "/fo", "csv", "/nh"], timeout=timeout).stdout)
+
+
+def parse(text: str) -> list[Process]:
+    """The processes in the output of ``tasklist``."""
+    found = []
+    for row in csv.reader(text.splitlines()):
+        if not row:
+            continue
+        time = _TIME.fullmatch(row[7]) if len(row) == 9 else None
+        if time is None or not row[1].isdecimal():
+            raise FarmNodeError("program", f"tasklist.exe printed what is not understood: {','.join(row)[:200]}")
+        hours, minutes, seconds = map(int, time.groups())
+        found.append(Process(row[0], int(row[1]), hours * 3600.0 + minutes * 60 + seconds))
+    return [process for process in found if process.number != _IDLE_PROCESS]
+
+
+def end(programs: Programs, log: Log) -> None:
+    """End what a stopped service left behind: a hung renderer does not end with it."""
+    left = {process.image for process in listed(programs) if process.of_job}
+    for image in sorted(left, key=lambda image: image.lower() == RENDERER):
+        log.info(f"ending {image}, left behind by Backburner's service")
+        programs.check("taskkill.exe", ["/f", "/im", image])

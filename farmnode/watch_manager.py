@@ -1,0 +1,120 @@
+"""What the manager does besides Backburner: tells the share's password, sweeps ghosts, reminds of what runs.
+
+None of these may harm another, nor the farm: what fails is logged, once for each reason, and tried again.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Callable
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import Any, Final
+
+from farmnode import manager, reminder
+from farmnode.drives_keys import PORT, Keys, secrets_folder
+from farmnode.errors import FarmNodeError
+from farmnode.farm import Farm
+from farmnode.machine import Machine
+from farmnode.manager import Server
+from farmnode.reminder import Ledger
+
+_OWN: Final = "127.0.0.1"
+#: A render node's name, by which the VPC's DNS knows its address; a remote node registers with its address.
+_NODE = re.compile(r"(?:ip-)?(\d{1,3})[-.](\d{1,3})[-.](\d{1,3})[-.](\d{1,3})(?:\..*)?", re.IGNORECASE)
+
+
+def is_node(name: str, networks: tuple[IPv4Network, ...]) -> bool:
+    """Is a server of this name one of the farm's, which come and go, and not a computer of the studio?"""
+    match = _NODE.fullmatch(name)
+    if match is None:
+        return False
+    try:
+        address = IPv4Address(".".join(match.groups()))
+    except AddressValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+class ManagerWatch:
+    """The manager's watch. It never ends by itself: who ends a manager is a person."""
+
+    def __init__(self, machine: Machine, told: Farm) -> None:
+        self._machine = machine
+        self._limits = told.watch
+        self._port = told.manager_port
+        self._networks = tuple(told.networks[name] for name in ("cloud", "remote") if name in told.networks)
+        self._keys = Keys(machine.folder, self._networks, machine.log)
+        now = machine.clock.monotonic()
+        self._ledger = Ledger(began=now, at=now)
+        self._reminded = now
+        self._absent: dict[str, float] = {}
+        self._failed: dict[str, str] = {}
+
+    def run(self) -> dict[str, Any]:
+        """Go round until the power goes."""
+        self._machine.log.info("the manager looks after the farm")
+        while True:
+            self.round()
+            self._machine.clock.sleep(self._limits.sample)
+
+    def round(self) -> None:
+        """Do once what is due."""
+        listed: list[Server] = []
+
+        def ask() -> None:
+            listed.extend(manager.servers(_OWN, self._port, self._machine.clock))
+            self._ledger.count(self._running(listed), self._machine.clock.monotonic())
+
+        self._attempt("share", lambda: self._keys.stand(PORT))
+        self._attempt("list of servers", ask)
+        self._attempt("ghosts", lambda: self._sweep(listed))
+        self._attempt("reminder", self._remind)
+
+    def _running(self, listed: list[Server]) -> list[str]:
+        return [
+            server.name for server in listed if server.state != manager.ABSENT and is_node(server.name, self._networks)
+        ]
+
+    def _sweep(self, listed: list[Server]) -> None:
+        """Delete the farm's nodes that have been absent for long: machines that died before they could do it."""
+        now = self._machine.clock.monotonic()
+        absent = {
+            server.handle
+            for server in listed
+            if server.state == manager.ABSENT and is_node(server.name, self._networks)
+        }
+        self._absent = {handle: self._absent.get(handle, now) for handle in absent}
+        for handle, since in sorted(self._absent.items()):
+            if now - since >= self._limits.ghost:
+                manager.delete(_OWN, self._port, handle, self._machine.clock)
+                self._machine.log.info(f"{handle} was absent for {now - since:.0f} seconds: deleted from the list")
+
+    def _remind(self) -> bool:
+        """Send the mail when it is due; False when it is not."""
+        settings = reminder.settings_from(secrets_folder(self._machine.folder) / reminder.FILE)
+        now = self._machine.clock.monotonic()
+        if settings is None or not settings.minutes or now - self._reminded < settings.minutes * 60:
+            return False
+        # Also when it fails: the next attempt is the next reminder, not a storm of them.
+        self._reminded = now
+        subject, text = reminder.message(settings, self._ledger, now)
+        reminder.send(settings, subject, text)
+        self._machine.log.info(f"reminded {', '.join(settings.recipients)}: {subject}")
+        return True
+
+    def _attempt(self, what: str, work: Callable[[], bool | None]) -> None:
+        """Do ``work``, which says False when there was nothing to do: that is no proof that it works again."""
+        log = self._machine.log
+        try:
+            if work() is False:
+                return
+        except FarmNodeError as error:
+            if self._failed.get(what) != error.message:
+                log.error(f"{what}: {error.message}")
+            self._failed[what] = error.message
+        except Exception:
+            log.error(f"{what}: {traceback.format_exc()}")
+        else:
+            if self._failed.pop(what, None) is not None:
+                log.info(f"{what}: works again")

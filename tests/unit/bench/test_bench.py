@@ -1,0 +1,97 @@
+"""The benches' own arithmetic: what they compare, what they read, where they write."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from rehearsal.tables import text_table
+from tests.bench import document, farm, inventory
+
+STEPS = [
+    {"playbook": "farm-up.yml", "seconds": "40", "AWS calls": "90", "WinRM round trips": "studio-manager 30, pc 12"},
+    {"playbook": "farm-up.yml again", "seconds": "20", "AWS calls": "9", "WinRM round trips": "-"},
+]
+MACHINES = [
+    {"machine": "studio-manager", "role": "manager", "seconds": "-"},
+    {"machine": "node", "role": "render_node", "seconds": "2.5"},
+    {"machine": "node-i-1", "role": "render_node", "seconds": "4.5"},
+]
+
+
+def test_tables_are_read_as_they_were_written():
+    tables = ["something else", text_table(MACHINES), text_table(STEPS)]
+    assert farm.table_with(tables, "playbook") == STEPS
+    assert farm.table_with(tables, "machine") == MACHINES
+
+
+def test_a_table_that_is_missing_ends_the_bench():
+    with pytest.raises(SystemExit, match="0 tables that begin with 'machine'"):
+        farm.table_with([text_table(STEPS)], "machine")
+
+
+def test_the_report_of_a_farm():
+    text = farm.report(2, STEPS, MACHINES)
+    assert "| `farm-up.yml` | 40 | 20.0 | 90 | 42 (studio-manager 30, pc 12) | 21.0 |" in text
+    assert "| `farm-up.yml again` | 20 | 10.0 | 9 | 0 (-) | 0.0 |" in text
+    assert "3.5 s in the median of 2 nodes, 2.5 to 4.5 s" in text
+
+
+def listed() -> dict[str, dict[str, object]]:
+    return {
+        "_meta": {"hostvars": {"a": {"farm_zone": "z", "farm_inventory_name": "studio"}}},
+        "spot": {"hosts": ["a"]},
+    }
+
+
+def test_equal_inventories_differ_in_nothing():
+    theirs = copy.deepcopy(listed())
+    theirs["_meta"]["hostvars"] = {"a": {"farm_zone": "z", "more": 1}}
+    theirs["aws_ec2"] = {"hosts": ["a"]}
+    assert inventory.differences(listed(), theirs) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("spot", {"hosts": []}, "the groups are not the same"),
+        ("_meta", {"hostvars": {"a": {"farm_zone": "y"}}}, "a: farm_zone is 'z' and 'y'"),
+        ("_meta", {"hostvars": {}}, "the hosts are not the same"),
+    ],
+)
+def test_different_inventories_are_told(part, value, words):
+    assert words in inventory.differences(listed(), {**listed(), part: value})
+
+
+def contender(title: str, cpu: dict[int, float], memory: float) -> inventory.Contender:
+    return inventory.Contender(
+        title,
+        Path("x"),
+        5,
+        cpu={size: [seconds] for size, seconds in cpu.items()},
+        memory={size: [memory] for size in cpu},
+    )
+
+
+def test_what_takes_minutes_runs_once():
+    slow = inventory.Contender("slow", Path("x"), runs=2, once=5000)
+    turns = {size: [number for number in range(5) if slow.takes_turn(size, number)] for size in (100, 5000, 20000)}
+    assert turns == {100: [0, 1], 5000: [0], 20000: []}
+
+
+def test_missed_targets_are_told():
+    peer = contender("peer", {0: 1, 100: 1.5, 5000: 24}, 300)
+    assert inventory.misses(contender("ours", {0: 0.9, 100: 1.4, 5000: 1.9}, 100), peer) == []
+    slow = inventory.misses(contender("ours", {0: 0.9, 100: 1.6, 5000: 2.1}, 101), peer)
+    assert len(slow) == 4
+
+
+def test_a_section_is_replaced_and_the_others_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(document, "DOCUMENT", tmp_path / "benchmarks.md")
+    for name, text in (("a", "one"), ("b", "two"), ("a", "three")):
+        document.write_section(name, text)
+    written = (tmp_path / "benchmarks.md").read_text()
+    assert "one" not in written and written.index("three") < written.index("two")
+    assert written.count("begin") == written.count("end") == 2
