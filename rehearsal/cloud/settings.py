@@ -33,7 +33,7 @@ class CloudSettings:
     spot_prices: Mapping[tuple[str, str], float] = field(default_factory=dict)
     public_network: IPv4Network = PUBLIC_NETWORK
     address_quota: int = 5
-    vcpu_quota: float = 10_000.0
+    vcpu_quota: float = 100_000.0
     call_log: Path | None = None
     seed: int | None = None
     clock: Callable[[], float] = time.time

@@ -130,7 +130,7 @@ def test_quota_that_is_too_small(farm: Rehearsal) -> None:
     text = farm.playbook("playbooks/farm-check.yml", "-e", "farm_nodes=5").log.read_text()
     assert re.search(r"warning +quota spot .*bought on-demand", text)
     for lifecycle in ("on-demand", "spot"):
-        inject(farm, "quota", lifecycle, "10000")
+        inject(farm, "quota", lifecycle, "100000")
 
 
 def test_all_that_is_wrong_comes_at_once(farm: Rehearsal) -> None:

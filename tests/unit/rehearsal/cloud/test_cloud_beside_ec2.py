@@ -71,7 +71,7 @@ def test_quotas_are_what_they_were_set_to(aws: Aws) -> None:
         code: quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]["Value"]
         for code in ("L-34B43A08", "L-1216C47A")
     }
-    assert found == {"L-34B43A08": 64.0, "L-1216C47A": 10_000.0}
+    assert found == {"L-34B43A08": 64.0, "L-1216C47A": 100_000.0}
     with refused("RehearsalNotImplemented"):
         quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-3819A6DF")
 
