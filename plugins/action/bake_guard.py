@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {"changed": bool(ended), "ended": ended, "kept": []}
         by_bake = [{"Name": f"tag:{bake_guard.TAG_BAKE}", "Values": [options["bake"]]}]
         kept = [builder["InstanceId"] for builder in bake_guard.instances(ec2, by_bake)]
+        for record in bake_guard.records(state):
+            if record.bake == options["bake"]:
+                bake_guard.write(replace(record, ended=True), state)
         return {"changed": bool(ended), "ended": ended, "kept": kept}
 
 

@@ -47,9 +47,11 @@ class Record:
     keep_builder: bool
     pid: int
     started: int
+    ended: bool = False
+    """It ended by itself, and left its builder for a later bake."""
 
     def alive(self) -> bool:
-        return process_start(self.pid) == self.started
+        return not self.ended and process_start(self.pid) == self.started
 
 
 def process_start(pid: int) -> int | None:
@@ -76,11 +78,18 @@ def records(state: Path) -> list[Record]:
     return found
 
 
-def start(record: Record, state: Path) -> None:
-    """Write the record, then start the guard. OSError passes through."""
+def write(record: Record, state: Path) -> Path:
+    """Write the record; a reader sees the old one or the new one. OSError passes through."""
     path = record_path(state, record.bake)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(record)) + "\n")
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(asdict(record)) + "\n")
+    return new.replace(path)
+
+
+def start(record: Record, state: Path) -> None:
+    """Write the record, then start the guard. OSError passes through."""
+    path = write(record, state)
     with path.with_suffix(".log").open("ab") as log:
         subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), str(state), record.bake],
@@ -145,13 +154,19 @@ def clean_until_quiet(
     client: Callable[[], Any],
     record: Record,
     say: Callable[[str], None],
+    wanted: Callable[[], bool] = lambda: True,
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Clean again and again until nothing was found for a while; False when an hour was not enough."""
+    """Clean again and again until nothing was found for a while; False when an hour was not enough.
+
+    It ends early when it is no longer ``wanted``: another bake has taken the record, and cleans itself.
+    """
     begin = last = clock()
     while (now := clock()) - begin < LONGEST_SECONDS:
+        if not wanted():
+            return True
         try:
             ended = clean(client(), record.bake, keep_builder=record.keep_builder)
         except Exception as error:  # the network, the API: the bill runs on, so the guard does too
@@ -181,13 +196,11 @@ def wait_for_end(pid: int) -> None:
 def main(state: Path, bake: str) -> int:
     """Wait, then clean. The exit code is for the log only: nobody waits for it."""
     path = record_path(state, bake)
-    try:
-        record = Record(**json.loads(path.read_text()))
-    except FileNotFoundError:
-        return 0  # the bake ended before this process had begun
-    if record.alive():
+    record = _read(path)
+    if record is not None and record.alive():
         wait_for_end(record.pid)
-    if not path.exists():
+        record = _read(path)
+    if record is None or record.ended:
         return 0
     say(f"ansible-playbook ({record.pid}) is gone in the middle of {bake}: cleaning up in {record.region}")
     clients: list[Any] = []
@@ -197,7 +210,7 @@ def main(state: Path, bake: str) -> int:
             clients.append(make_client(record.region))
         return clients[0]
 
-    if not clean_until_quiet(client, record, say):
+    if not clean_until_quiet(client, record, say, path.exists):
         say("gave up after an hour; the next bake-ami.yml cleans up, the builder ends itself at its deadline")
         return 1
     if record.keep_builder:
@@ -206,6 +219,14 @@ def main(state: Path, bake: str) -> int:
         path.unlink(missing_ok=True)
         say("nothing is left")
     return 0
+
+
+def _read(path: Path) -> Record | None:
+    """The record; None when the bake has ended by itself."""
+    try:
+        return Record(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
 
 
 def say(text: str) -> None:

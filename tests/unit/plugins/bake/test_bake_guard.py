@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,22 @@ def test_errors_of_the_api_do_not_end_the_guard():
 
     assert bake_guard.clean_until_quiet(client, record(), lambda text: None, clock=time_.clock, sleep=time_.sleep)
     assert ec2.alive == []
+
+
+def test_guard_leaves_the_field_to_a_bake_that_took_its_record():
+    def client() -> FakeEC2:
+        raise OSError("down")
+
+    time_, answers = Time(), iter([True, True, False])
+    assert bake_guard.clean_until_quiet(
+        client, record(), lambda text: None, lambda: next(answers), clock=time_.clock, sleep=time_.sleep
+    )
+    assert time_.now == 2 * bake_guard.POLL_SECONDS
+
+
+def test_bake_that_ended_and_left_its_builder_is_not_alive():
+    own = bake_guard.own_record("studio-1", {"farm": "f", "region": "r", "keep_builder": True}, os.getpid())
+    assert not replace(own, ended=True).alive()
 
 
 def test_api_that_stays_down_is_given_up_after_an_hour():

@@ -122,6 +122,6 @@ def test_record_of_a_kept_builder_stays_so_that_a_later_bake_ends_it(tmp_path):
     remember(tmp_path, "new")
     ec2 = FakeEC2(i_1=("new", 1))
     assert ActionModule._end(ec2, tmp_path, options(keep_builder=True))["kept"] == ["i-1"]
-    assert [record.bake for record in bake_guard.records(tmp_path)] == ["new"]
+    assert [(record.bake, record.ended) for record in bake_guard.records(tmp_path)] == [("new", True)]
     assert ActionModule._end(ec2, tmp_path, options())["ended"] == ["builder i-1"]
     assert bake_guard.records(tmp_path) == []
