@@ -20,7 +20,7 @@ OPTIONS = {
     "bake": {"type": "str", "required": True},
     "farm": {"type": "str", "required": True},
     "region": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["started", "ended"], "required": True},
+    "state": {"type": "str", "choices": ["started", "ended", "swept"], "required": True},
     "state_dir": {"type": "path", "required": True},
     "keep_builder": {"type": "bool", "default": False},
     "hours": {"type": "int", "default": 6},
@@ -40,7 +40,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ec2 = bake_guard.make_client(options["region"])
         state = Path(options["state_dir"])
         try:
-            done = self._start(ec2, state, options) if options["state"] == "started" else self._end(ec2, state, options)
+            done = {"started": self._start, "ended": self._end, "swept": self._sweep}[options["state"]](
+                ec2, state, options
+            )
         except AnsibleActionFail:
             raise
         except Exception as error:  # botocore's errors, files: all say what to do
@@ -49,37 +51,57 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _start(self, ec2: Any, state: Path, options: dict[str, Any]) -> dict[str, Any]:
         """End what earlier bakes left, adopt a builder to go on with, start the guard."""
-        earlier = [
-            record
-            for record in bake_guard.records(state)
-            if (record.farm, record.region) == (options["farm"], options["region"])
-        ]
-        ended: list[str] = []
+        own = [record for record in self._earlier(state, options) if not self._refuse_if_alive(record)]
+        ended = self._end_images(ec2, own)
         adopted: dict[str, str] = {}
-        for record in earlier:
-            if record.alive():
-                raise AnsibleActionFail(
-                    f"Process {record.pid} on this controller bakes {record.bake} of the farm {record.farm}. "
-                    "Remedy: wait until it ends, or end it with Ctrl-C."
-                )
-            ended += bake_guard.clean(ec2, record.bake, keep_builder=options["keep_builder"])
-        own = {record.bake for record in earlier}
+        bakes = {record.bake for record in own}
         for builder in self._builders(ec2, options["farm"]):
             adoptable = not adopted and builder["State"]["Name"] in ("pending", "running")
-            if bake_guard.tag(builder, bake_guard.TAG_BAKE) in own and options["keep_builder"] and adoptable:
+            if bake_guard.tag(builder, bake_guard.TAG_BAKE) in bakes and options["keep_builder"] and adoptable:
                 adopted = {"name": bake_guard.tag(builder, "Name"), "instance_id": builder["InstanceId"]}
-            elif bake_guard.tag(builder, bake_guard.TAG_BAKE) in own or _too_old(builder, options["hours"]):
-                ec2.terminate_instances(InstanceIds=[builder["InstanceId"]])
-                ended.append(f"builder {builder['InstanceId']}")
+            elif bake_guard.tag(builder, bake_guard.TAG_BAKE) in bakes or _too_old(builder, options["hours"]):
+                ended.append(_terminate(ec2, builder))
             else:
                 raise AnsibleActionFail(_foreign(builder, options["region"]))
         bake_guard.start(bake_guard.own_record(options["bake"], options, os.getppid()), state)
         if adopted:
             new = [{"Key": bake_guard.TAG_BAKE, "Value": options["bake"]}]
             ec2.create_tags(Resources=[adopted["instance_id"]], Tags=new)
-        for bake in own:
+        for bake in bakes:
             bake_guard.forget(state, bake)
         return {"changed": bool(ended), "ended": ended, "adopted": adopted}
+
+    def _sweep(self, ec2: Any, state: Path, options: dict[str, Any]) -> dict[str, Any]:
+        """End what earlier bakes left, but nothing of a bake that is under way, here or elsewhere."""
+        own = [record for record in self._earlier(state, options) if not record.alive()]
+        ended = self._end_images(ec2, own)
+        bakes = {record.bake for record in own}
+        ended += [
+            _terminate(ec2, builder)
+            for builder in self._builders(ec2, options["farm"])
+            if bake_guard.tag(builder, bake_guard.TAG_BAKE) in bakes or _too_old(builder, options["hours"])
+        ]
+        for bake in bakes:
+            bake_guard.forget(state, bake)
+        return {"changed": bool(ended), "ended": ended}
+
+    @staticmethod
+    def _earlier(state: Path, options: dict[str, Any]) -> list[bake_guard.Record]:
+        place = (options["farm"], options["region"])
+        return [record for record in bake_guard.records(state) if (record.farm, record.region) == place]
+
+    @staticmethod
+    def _refuse_if_alive(record: bake_guard.Record) -> bool:
+        if record.alive():
+            raise AnsibleActionFail(
+                f"Process {record.pid} on this controller bakes {record.bake} of the farm {record.farm}. "
+                "Remedy: wait until it ends, or end it with Ctrl-C."
+            )
+        return False
+
+    @staticmethod
+    def _end_images(ec2: Any, records: list[bake_guard.Record]) -> list[str]:
+        return [what for record in records for what in bake_guard.clean(ec2, record.bake, keep_builder=True)]
 
     @staticmethod
     def _builders(ec2: Any, farm: str) -> list[dict[str, Any]]:
@@ -104,6 +126,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if record.bake == options["bake"]:
                 bake_guard.write(replace(record, ended=True), state)
         return {"changed": bool(ended), "ended": ended, "kept": kept}
+
+
+def _terminate(ec2: Any, builder: dict[str, Any]) -> str:
+    ec2.terminate_instances(InstanceIds=[builder["InstanceId"]])
+    return f"builder {builder['InstanceId']}"
 
 
 def _too_old(builder: dict[str, Any], hours: int) -> bool:

@@ -222,7 +222,7 @@ def test_bake_that_fails_goes_on_with_the_same_builder(farm: Rehearsal) -> None:
         farm.playbook("bake-ami.yml", "-e", f"@{broken}")
     builder = left(farm)["instances"]
     assert len(builder) == 1
-    step = bake(farm, resume=True)
+    step = bake(farm, resume=True, force=True)
     assert f"Goes on with the builder {builder[0]}" in said(step)
     assert "ec2:RunInstances" not in step.changes
     assert images(farm)[-1]["SourceInstanceId"] == builder[0]

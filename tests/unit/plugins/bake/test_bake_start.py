@@ -112,6 +112,15 @@ def test_builder_of_another_controller_is_left_alone_until_it_should_have_ended_
     assert start(FakeEC2(i_1=("theirs", 7)), tmp_path)["ended"] == ["builder i-1"]
 
 
+def test_run_that_bakes_nothing_ends_what_was_left_and_nothing_else(tmp_path):
+    remember(tmp_path, "old")
+    remember(tmp_path, "now", pid=os.getpid(), started=bake_guard.process_start(os.getpid()))
+    ec2 = FakeEC2(i_1=("old", 1), i_2=("now", 1), i_3=("theirs", 1), i_4=("theirs", 7))
+    found = ActionModule._sweep(ActionModule.__new__(ActionModule), ec2, tmp_path, options())
+    assert found == {"changed": True, "ended": ["builder i-1", "builder i-4"]}
+    assert [record.bake for record in bake_guard.records(tmp_path)] == ["now"]
+
+
 def test_other_farms_are_none_of_its_business(tmp_path):
     remember(tmp_path, "old", farm="other", pid=os.getpid(), started=bake_guard.process_start(os.getpid()))
     start(FakeEC2(), tmp_path)
