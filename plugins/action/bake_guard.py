@@ -51,7 +51,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _start(self, ec2: Any, state: Path, options: dict[str, Any]) -> dict[str, Any]:
         """End what earlier bakes left, adopt a builder to go on with, start the guard."""
-        own = [record for record in self._earlier(state, options) if not self._refuse_if_alive(record)]
+        own = self._earlier(state, options)
+        alive = [record for record in own if record.alive()]
+        if alive:
+            raise AnsibleActionFail(
+                f"Process {alive[0].pid} on this controller bakes {alive[0].bake} of the farm {alive[0].farm}. "
+                "Remedy: wait until it ends, or end it with Ctrl-C."
+            )
         ended = self._end_images(ec2, own)
         adopted: dict[str, str] = {}
         bakes = {record.bake for record in own}
@@ -89,15 +95,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _earlier(state: Path, options: dict[str, Any]) -> list[bake_guard.Record]:
         place = (options["farm"], options["region"])
         return [record for record in bake_guard.records(state) if (record.farm, record.region) == place]
-
-    @staticmethod
-    def _refuse_if_alive(record: bake_guard.Record) -> bool:
-        if record.alive():
-            raise AnsibleActionFail(
-                f"Process {record.pid} on this controller bakes {record.bake} of the farm {record.farm}. "
-                "Remedy: wait until it ends, or end it with Ctrl-C."
-            )
-        return False
 
     @staticmethod
     def _end_images(ec2: Any, records: list[bake_guard.Record]) -> list[str]:
