@@ -23,6 +23,10 @@ class Cloud(Protocol):
     """What faults ask of the simulated region."""
 
     def set_capacity(self, instance_type: str, zone: str, count: int | None) -> None: ...
+    def lose_answers(self, action: str, count: int) -> None: ...
+    def deny(self, action: str, value: bool) -> None: ...
+    def limit(self, level: float | None) -> None: ...
+    def unknown_for(self, seconds: float) -> None: ...
     def spot_interrupt(self, instance_id: str, in_seconds: float) -> None: ...
     def fail_next(self, action: str, code: str, count: int) -> None: ...
     def api_down(self, value: bool) -> None: ...
@@ -70,7 +74,7 @@ def _count(text: str, what: str) -> int:
 
 async def _capacity(context: Context, arguments: Sequence[str]) -> str:
     kind, zone, count = arguments
-    context.cloud.set_capacity(kind, zone, _count(count, "N"))
+    context.cloud.set_capacity(kind, zone, None if count == "plenty" else _count(count, "N"))
     return f"{zone} has room for {count} instances of {kind} in all"
 
 
@@ -80,6 +84,42 @@ async def _quota(context: Context, arguments: Sequence[str]) -> str:
         raise RehearsalError(f"LIFECYCLE is spot or on-demand, not {lifecycle!r}")
     context.cloud.set_vcpu_quota("spot" if lifecycle == "spot" else "on-demand", _count(vcpus, "VCPUS"))
     return f"Service Quotas allows {vcpus} vCPUs {lifecycle}"
+
+
+async def _answer_lost(context: Context, arguments: Sequence[str]) -> str:
+    action, count = arguments
+    context.cloud.lose_answers(action, _count(count, "N"))
+    return f"the next {count} calls of {action} take effect, but nobody hears the answer"
+
+
+async def _consistency(context: Context, arguments: Sequence[str]) -> str:
+    seconds = _number(arguments[0], "SECONDS")
+    context.cloud.unknown_for(seconds)
+    return f"new instances become known one after the other within {seconds:g} s"
+
+
+async def _deny(context: Context, arguments: Sequence[str]) -> str:
+    action = arguments[0]
+    denied = _switch(arguments[1], "permission to deny") == "on"
+    context.cloud.deny(action, denied)
+    return f"the caller may {'not ' if denied else ''}do {action}"
+
+
+async def _limits(context: Context, arguments: Sequence[str]) -> str:
+    if arguments[0] == "off":
+        context.cloud.limit(None)
+        return "the EC2 API takes any number of requests"
+    percent = _number(arguments[0], "PERCENT")
+    if percent > 100:
+        raise RehearsalError(f"PERCENT is a number from 0 to 100, or off, not {arguments[0]}")
+    context.cloud.limit(percent / 100)
+    return f"the EC2 API throttles as documented; its buckets are full to {percent:g} %"
+
+
+def _switch(text: str, what: str) -> str:
+    if text not in ("on", "off"):
+        raise RehearsalError(f"the {what} is on or off, not {text!r}")
+    return text
 
 
 async def _spot_interrupt(context: Context, arguments: Sequence[str]) -> str:
@@ -173,9 +213,7 @@ async def _corrupt_xml(context: Context, arguments: Sequence[str]) -> str:
 
 
 async def _port_forward(context: Context, arguments: Sequence[str]) -> str:
-    if arguments[0] not in ("on", "off"):
-        raise RehearsalError(f"the port forward is on or off, not {arguments[0]!r}")
-    off = arguments[0] == "off"
+    off = _switch(arguments[0], "port forward") == "off"
     await netns.nft(plan.HOME, filters.without_forward(plan.VPN_PORT) if off else filters.without("inet", "fault"))
     return f"the studio's router {'drops' if off else 'forwards'} UDP port {plan.VPN_PORT} from the internet"
 
@@ -193,15 +231,19 @@ FAULTS = {
         Fault(
             "api-error",
             ("ACTION", "CODE", "N"),
-            "the next N calls of an action (or *) end with an error; 0: no more",
+            "the next N calls of an action (or *) end with an error",
             _api_error,
         ),
+        Fault("answer-lost", ("ACTION", "N"), "the next N calls take effect, but their answer is lost", _answer_lost),
         Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
-        Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type in a zone", _capacity),
+        Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type (or *) in a zone (or *)", _capacity),
+        Fault("consistency", ("SECONDS",), "new instances are unknown to the API at first", _consistency),
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
+        Fault("deny", ("ACTION", "on|off"), "the caller lacks the permission for an action", _deny),
         Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),
         Fault("hang-render", ("MACHINE",), "the programs that render now hang", _hang_render),
         Fault("kill", ("MACHINE",), "the machine loses power", _kill),
+        Fault("limits", ("PERCENT|off",), "EC2 throttles as documented, from buckets so full", _limits),
         Fault(
             "metadata-late",
             ("MACHINE", "SECONDS"),

@@ -64,7 +64,7 @@ _REMEDIES: Mapping[str, str] = {
     "InvalidLaunchTemplateName.NotFoundException": "create the launch template first (farm-up.yml does)",
     "InvalidLaunchTemplateId.NotFound": "create the launch template first (farm-up.yml does)",
     "InvalidAMIID.NotFound": "the image does not exist (any more): run bake-ami.yml",
-    "InvalidAMIID.Unavailable": "the image is not ready: wait for it or run bake-ami.yml again",
+    "InvalidAMIID.Unavailable": "the image is not ready yet, or gone: wait for it or run bake-ami.yml again",
     "OperationNotPermitted": "an instance has termination protection: switch it off in the EC2 console first",
     "NoCredentialsError": _CHECK_CREDENTIALS,
     "PartialCredentialsError": _CHECK_CREDENTIALS,

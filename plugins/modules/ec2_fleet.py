@@ -16,8 +16,9 @@ description:
   - A launch is one call of C(CreateFleet) of type C(instant) for up to 1000 instances, over all given types and
     subnets. Spot instances come from the pools that EC2 finds cheap and lasting (C(price-capacity-optimized)).
     What spot does not give can come on-demand.
-  - A repeat after a lost answer does not launch twice, since the client token is made from the farm, the role, the
-    known instances and the missing number.
+  - A repeat after a lost answer or a killed controller does not launch twice. What is there is counted by its tags, and
+    the client token is made from the request, the known instances and the time in steps of three minutes.
+  - A pool (type and subnet) without capacity is not asked again before O(capacity_backoff) has passed.
   - Too many instances are only reported, unless O(confirm_remove=true).
   - When the number is right, nothing but C(DescribeInstances) is called.
 options:
@@ -47,6 +48,14 @@ options:
     description:
       - How many machines of O(role) there shall be. Required with O(state=present).
       - Pending and running ones count, stopped ones do not.
+    type: int
+  instance_ids:
+    description: With O(state=absent), only these machines of O(roles) end.
+    type: list
+    elements: str
+  launch_at_most:
+    description:
+      - Launch at most so many now. What is missing then is in RV(postponed) and no failure.
     type: int
   minimum_count:
     description:
@@ -84,10 +93,25 @@ options:
     description: Launch spot instances.
     type: bool
     default: true
+  spot_percent:
+    description:
+      - How much of O(count) may be spot, 0 to 100. The rest is on-demand from the start, rounded down.
+    type: int
+    default: 100
   on_demand_fallback:
     description: Launch on-demand what spot could not give.
     type: bool
     default: true
+  capacity_timeout:
+    description:
+      - How long to ask pools without capacity again, in seconds. V(0) asks every pool once.
+      - Quotas, prices and types that are not offered do not change by waiting and end it at once.
+    type: int
+    default: 0
+  capacity_backoff:
+    description: A pool without capacity is not asked again before so many seconds.
+    type: int
+    default: 180
   max_price:
     description:
       - The most to pay for one spot instance and hour, in USD. Without it the on-demand price is the limit.
@@ -98,6 +122,13 @@ options:
       - C(renderfarm:farm) and C(renderfarm:role) are always set. C(Name) is C(<farm>-<role>), unless given here.
     type: dict
     default: {}
+  idle:
+    description:
+      - Machines that render nothing now, by instance id or MAC address. When there are too many, they go before all
+        others.
+    type: list
+    elements: str
+    default: []
   remove:
     description: Which machines go first when there are too many.
     type: str
@@ -120,7 +151,8 @@ notes:
   - "The IAM permissions that it needs are C(ec2:DescribeInstances), C(ec2:CreateFleet), C(ec2:RunInstances),
     C(ec2:CreateTags), C(ec2:TerminateInstances), and C(iam:PassRole) when the launch template names an instance
     profile."
-  - Requests that EC2 throttles are repeated up to 8 times with growing pauses.
+  - When EC2 throttles, smaller batches are asked for at the rate at which EC2 documents its limits to recover. After
+    five minutes of refusals the task fails.
 extends_documentation_fragment:
   - amazon.aws.common.modules
   - amazon.aws.region.modules
@@ -243,12 +275,18 @@ removed:
   elements: str
   returned: always
 surplus:
-  description: Machines that are too many and stay for lack of O(confirm_remove). Entries as in RV(instances).
+  description:
+    - Machines that are too many and stay for lack of O(confirm_remove), or because another run launched at the same
+      time. Entries as in RV(instances).
   type: list
   elements: dict
   returned: always
 shortfall:
-  description: How many machines of O(count) are missing after all tries.
+  description: How many machines of O(count) are missing after all tries, those in RV(postponed) not counted.
+  type: int
+  returned: always
+postponed:
+  description: How many machines are still to be launched because of O(launch_at_most).
   type: int
   returned: always
 errors:
@@ -287,7 +325,14 @@ from typing import Any
 
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from ansible_collections.renderfarm.cloud.plugins.module_utils.aws_errors import explain
-from ansible_collections.renderfarm.cloud.plugins.module_utils.fleet import ROLES, Fleet, FleetError, Outcome, Wish
+from ansible_collections.renderfarm.cloud.plugins.module_utils.fleet import (
+    BACKOFF_SECONDS,
+    ROLES,
+    Fleet,
+    FleetError,
+    Outcome,
+    Wish,
+)
 
 try:  # noqa: SIM105
     from botocore.exceptions import BotoCoreError, ClientError
@@ -303,6 +348,8 @@ def argument_spec() -> dict[str, dict[str, Any]]:
         "roles": {"type": "list", "elements": "str", "choices": list(ROLES)},
         "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
         "count": {"type": "int"},
+        "instance_ids": {"type": "list", "elements": "str"},
+        "launch_at_most": {"type": "int"},
         "minimum_count": {"type": "int"},
         "launch_template": {
             "type": "dict",
@@ -317,9 +364,13 @@ def argument_spec() -> dict[str, dict[str, Any]]:
         "instance_types": {"type": "list", "elements": "str", "default": []},
         "subnet_ids": {"type": "list", "elements": "str", "default": []},
         "spot": {"type": "bool", "default": True},
+        "spot_percent": {"type": "int", "default": 100},
         "on_demand_fallback": {"type": "bool", "default": True},
+        "capacity_timeout": {"type": "int", "default": 0},
+        "capacity_backoff": {"type": "int", "default": BACKOFF_SECONDS},
         "max_price": {"type": "float"},
         "tags": {"type": "dict", "default": {}},
+        "idle": {"type": "list", "elements": "str", "default": []},
         "remove": {"type": "str", "choices": ["oldest", "newest"], "default": "oldest"},
         "confirm_remove": {"type": "bool", "default": False},
         "wait": {"type": "bool", "default": True},
@@ -338,10 +389,15 @@ def wish_of(options: dict[str, Any]) -> Wish:
         instance_types=options["instance_types"],
         subnet_ids=options["subnet_ids"],
         spot=options["spot"],
+        spot_percent=options["spot_percent"],
         on_demand_fallback=options["on_demand_fallback"],
         max_price=options["max_price"],
+        launch_at_most=options["launch_at_most"],
+        capacity_seconds=options["capacity_timeout"],
+        backoff_seconds=options["capacity_backoff"],
         tags={str(key): str(value) for key, value in options["tags"].items()},
         remove=options["remove"],
+        idle=options["idle"],
     )
 
 
@@ -356,6 +412,7 @@ def result(outcome: Outcome) -> dict[str, Any]:
         "removed": outcome.removed,
         "surplus": outcome.surplus,
         "shortfall": outcome.shortfall,
+        "postponed": outcome.postponed,
         "errors": outcome.errors,
         "diff": outcome.diff(),
     }
@@ -369,7 +426,7 @@ def main() -> None:
     )
     options = module.params
     fleet = Fleet(
-        module.client("ec2", config={"retries": {"mode": "standard", "max_attempts": 8}}),
+        module.client("ec2", config={"retries": {"mode": "standard", "max_attempts": 2}}),
         options["farm"],
         check_mode=module.check_mode,
         wait_seconds=options["wait_timeout"] if options["wait"] else 0,
@@ -379,7 +436,9 @@ def main() -> None:
             outcome = fleet.present(wish_of(options), confirm_remove=options["confirm_remove"])
         else:
             roles = options["roles"] or [options["role"]]
-            outcome = fleet.absent(roles, confirm_remove=options["confirm_remove"])
+            outcome = fleet.absent(
+                roles, confirm_remove=options["confirm_remove"], instance_ids=options["instance_ids"]
+            )
     except FleetError as error:
         module.fail_json(**{**result(fleet.outcome), "msg": str(error)})
     except (BotoCoreError, ClientError) as error:
@@ -387,7 +446,7 @@ def main() -> None:
         module.fail_json(**{**result(fleet.outcome), "msg": explain(error, doing=doing)})
     if outcome.failed:
         module.fail_json(**result(outcome))
-    if outcome.surplus:
+    if outcome.surplus or outcome.shortfall:
         module.warn(outcome.msg)
     module.exit_json(**result(outcome))
 

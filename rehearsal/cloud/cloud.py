@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from rehearsal.cloud import console, view
+from rehearsal.cloud import catalog, console, view
 from rehearsal.cloud.calls import CallLog
 from rehearsal.cloud.endpoint import Endpoint
 from rehearsal.cloud.errors import ApiError
 from rehearsal.cloud.faults import Faults
+from rehearsal.cloud.limits import Limits
 from rehearsal.cloud.records import Instance, Lifecycle
 from rehearsal.cloud.region import Region
 from rehearsal.cloud.settings import CloudSettings
@@ -43,7 +44,8 @@ class Cloud:
         self.region = Region(self.settings)
         self._callbacks: list[Callable[[], None]] = []
         self._endpoint = Endpoint(self.region)
-        self._faults = Faults(self._endpoint)
+        self._limits = Limits(self.settings.clock)
+        self._faults = Faults(self._endpoint, self._limits)
         self._log = CallLog(self._faults, self.calls, self.settings.clock, self.settings.call_log, self._after_call)
         self._server: BaseWSGIServer | None = None
         self._threads: list[threading.Thread] = []
@@ -92,7 +94,7 @@ class Cloud:
                 self._changed()
 
     def _after_call(self, record: CallRecord) -> None:
-        if record.mutating and record.status and record.status < 400:
+        if record.mutating and record.status < 400:  # 0: the answer was lost, but perhaps it took effect
             self._changed()
 
     def _changed(self) -> None:
@@ -158,13 +160,23 @@ class Cloud:
     def set_capacity(
         self, instance_type: str, zone: str, count: int | None, lifecycle: Lifecycle | None = None
     ) -> None:
-        """How many instances of the type fit into the zone, of ``lifecycle`` or altogether; None: plenty."""
+        """How many instances of the type fit into the zone, of ``lifecycle`` or altogether; None: plenty.
+
+        ``*`` means all types that the zone offers, and all zones.
+        """
+        pools = [
+            (kind, place, lifecycle)
+            for kind, place in catalog.offered(self.settings.region)
+            if instance_type in ("*", kind) and zone in ("*", place)
+        ]
+        if not pools:
+            raise RehearsalError(f"{zone} does not offer {instance_type}: the zones are {self.settings.zones}")
         with self.region.lock:
-            key = (instance_type, zone, lifecycle)
-            if count is None:
-                self.region.capacity.pop(key, None)
-            else:
-                self.region.capacity[key] = count
+            for pool in pools:
+                if count is None:
+                    self.region.capacity.pop(pool, None)
+                else:
+                    self.region.capacity[pool] = count
 
     def set_vcpu_quota(self, lifecycle: Lifecycle, vcpus: float) -> None:
         """What Service Quotas says about the standard families. A launch beyond it is not refused."""
@@ -189,6 +201,26 @@ class Cloud:
     def fail_next(self, action: str, code: str, count: int = 1) -> None:
         """Answer the next ``count`` calls of ``action`` (``*``: any) with the error ``code``."""
         self._faults.fail_next(action, code, count)
+
+    def lose_answers(self, action: str, count: int = 1) -> None:
+        """The next ``count`` calls of ``action`` (``*``: any) take effect, but nobody hears the answer."""
+        self._faults.lose_answers(action, count)
+
+    def deny(self, action: str, value: bool) -> None:
+        """While true, the caller may not do ``action``."""
+        self._faults.deny(action, value)
+
+    def limit(self, level: float | None) -> None:
+        """Throttle as EC2 documents it, with buckets that are full to ``level`` (0 to 1) at first; None: not at all."""
+        if level is None:
+            self._limits.stop()
+        else:
+            self._limits.start(level)
+
+    def unknown_for(self, seconds: float) -> None:
+        """New instances become known to Describe calls and by their ids one after the other within ``seconds``."""
+        with self.region.lock:
+            self.region.unknown_seconds = seconds
 
     def api_down(self, value: bool) -> None:
         """While true, every connection ends without an answer."""

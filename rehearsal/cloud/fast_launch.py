@@ -1,91 +1,89 @@
-"""Windows Fast Launch of an image: snapshots that EC2 prepares in advance.
-
-Source: EC2 User Guide, "Configure EC2 Fast Launch for your Windows AMI"; API Reference, EnableFastLaunch,
-DisableFastLaunch. The helper instances that prepare a snapshot are not modelled: snapshots are there at once.
-"""
+"""EC2 Fast Launch: an image for which EC2 keeps prepared snapshots."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from rehearsal.cloud.actions import action
-from rehearsal.cloud.errors import ApiError, invalid, not_modelled
-from rehearsal.cloud.images import image
-from rehearsal.cloud.records import Params, Snapshot
+from rehearsal.cloud.actions import action, check_fields
+from rehearsal.cloud.errors import ApiError, invalid, unknown
+from rehearsal.cloud.filters import page, select
+from rehearsal.cloud.records import Image, Params, Snapshot
 from rehearsal.cloud.region import Region
 
-FEWEST_PARALLEL = 6  # API Reference, EnableFastLaunch, MaxParallelLaunches
-CREATED_BY = {"CreatedBy": "EC2 Fast Launch"}
+# EC2 User Guide, "Use EC2 Fast Launch for your Windows instances": what EC2 makes for it carries this tag.
+TAGS = {"CreatedBy": "EC2 Fast Launch"}
+USUAL_COUNT = 5  # EC2 API Reference, FastLaunchSnapshotConfigurationRequest
 
 
-@dataclass
-class FastLaunch:
-    """The setting of one image. ``gone_at``: when a disabled one has been cleaned up, in epoch seconds."""
-
-    count: int
-    parallel: int
-    changed: float
-    snapshots: list[str] = field(default_factory=list)
-    gone_at: float | None = None
+def _image(region: Region, params: Params) -> Image:
+    image = region.images.get(params["ImageId"])
+    if image is None:
+        raise unknown("ami", params["ImageId"])
+    return image
 
 
-@action("EnableFastLaunch", "ImageId", optional=("ResourceType", "SnapshotConfiguration", "MaxParallelLaunches"))
+def _described(region: Region, image_id: str, state: str) -> Params:
+    return {
+        "ImageId": image_id,
+        "ResourceType": "snapshot",
+        "SnapshotConfiguration": {"TargetResourceCount": region.fast_launches.get(image_id, 0)},
+        "OwnerId": region.settings.account,
+        "State": state,
+    }
+
+
+@action(
+    "EnableFastLaunch",
+    "ImageId",
+    optional=("ResourceType", "SnapshotConfiguration", "LaunchTemplate", "MaxParallelLaunches"),
+)
 def enable_fast_launch(region: Region, params: Params) -> Params:
-    item = image(region, params["ImageId"])
-    if item.owner != region.settings.account:
-        raise ApiError("AuthFailure", f"Not authorized for image:{item.id}")
-    if item.state != "available":
-        raise ApiError("InvalidAMIID.Unavailable", f"The image ID '{item.id}' is not available")
-    if params.get("ResourceType", "snapshot") != "snapshot":
-        raise invalid(f"ResourceType {params['ResourceType']}: snapshot is the only one")
-    parallel = int(params.get("MaxParallelLaunches", FEWEST_PARALLEL))
-    if parallel < FEWEST_PARALLEL:
-        raise invalid(f"MaxParallelLaunches is {parallel}, it must be {FEWEST_PARALLEL} or more")
-    count = int(params.get("SnapshotConfiguration", {}).get("TargetResourceCount", 5))
-    made = FastLaunch(count, parallel, region.now())
+    """The snapshots are there at once. EC2 launches and ends helper instances for minutes, which are not modelled."""
+    image = _image(region, params)
+    if image.owner != region.settings.account or image.state != "available" or image.platform != "windows":
+        raise invalid(f"Fast Launch needs an available Windows image of one's own: {image.id}")
+    if params.get("MaxParallelLaunches", 6) < 6:
+        raise invalid("MaxParallelLaunches must be 6 or greater")
+    configuration = params.get("SnapshotConfiguration", {})
+    check_fields("SnapshotConfiguration", configuration, {"TargetResourceCount"})
+    count = int(configuration.get("TargetResourceCount", USUAL_COUNT))
+    region.fast_launches[image.id] = count
     for _ in range(count):
         snapshot = Snapshot(
-            region.new_id("snap"), item.disks[0].size, "vol-ffffffff", region.now(), region.settings.account
+            region.new_id("snap"), image.disks[0].size, "vol-ffffffff", region.now(), region.settings.account
         )
+        snapshot.fast_launch_of = image.id
         region.snapshots[snapshot.id] = snapshot
-        region.tag(snapshot.id, CREATED_BY)
-        made.snapshots.append(snapshot.id)
-    region.fast_launch[item.id] = made
-    return _described(region, item.id, made)
+        region.tag(snapshot.id, TAGS)
+    return _described(region, image.id, "enabled")
 
 
 @action("DisableFastLaunch", "ImageId", optional=("Force",))
 def disable_fast_launch(region: Region, params: Params) -> Params:
-    """Its snapshots go; that takes as long as a change of an image's state."""
-    found = region.fast_launch.get(params["ImageId"])
-    if found is None:
-        raise invalid(f"Fast Launch is not enabled for {params['ImageId']}")
-    for snapshot in found.snapshots:
-        region.snapshots.pop(snapshot, None)
-        region.forget_tags(snapshot)
-    found.snapshots, found.gone_at = [], region.now() + region.settings.image_seconds
-    return _described(region, params["ImageId"], found)
+    """ "Discontinue Windows fast launch for a Windows AMI, and clean up existing pre-provisioned snapshots" (EC2 API
+    Reference, DisableFastLaunch)."""
+    image_id = params["ImageId"]
+    if image_id not in region.fast_launches:
+        raise ApiError("InvalidRequest", f"Fast Launch is not enabled for {image_id}")
+    for snapshot in [item for item in region.snapshots.values() if item.fast_launch_of == image_id]:
+        del region.snapshots[snapshot.id]
+        region.forget_tags(snapshot.id)
+    answer = _described(region, image_id, "disabling")
+    del region.fast_launches[image_id]
+    return answer
 
 
 @action("DescribeFastLaunchImages", optional=("ImageIds", "Filters", "MaxResults", "NextToken"))
 def describe_fast_launch_images(region: Region, params: Params) -> Params:
-    if params.get("Filters"):
-        raise not_modelled("filters of DescribeFastLaunchImages")
-    for name, entry in list(region.fast_launch.items()):
-        if entry.gone_at is not None and entry.gone_at <= region.now():
-            del region.fast_launch[name]
-    wanted = params.get("ImageIds") or list(region.fast_launch)
-    shown = [_described(region, name, region.fast_launch[name]) for name in wanted if name in region.fast_launch]
-    return {"FastLaunchImages": shown}
-
-
-def _described(region: Region, image_id: str, entry: FastLaunch) -> Params:
-    return {
-        "ImageId": image_id,
-        "ResourceType": "snapshot",
-        "SnapshotConfiguration": {"TargetResourceCount": entry.count},
-        "MaxParallelLaunches": entry.parallel,
-        "OwnerId": region.settings.account,
-        "State": "enabled" if entry.gone_at is None else "disabling",
-        "StateTransitionTime": entry.changed,
-    }
+    wanted = params.get("ImageIds") or list(region.fast_launches)
+    chosen = select(
+        "DescribeFastLaunchImages",
+        [name for name in wanted if name in region.fast_launches],
+        params.get("Filters", []),
+        {
+            "resource-type": lambda item: ("snapshot",),
+            "owner-id": lambda item: (region.settings.account,),
+            "state": lambda item: ("enabled",),
+        },
+        lambda item: {},
+    )
+    shown, token = page(chosen, params, smallest=0, largest=200)
+    return {"FastLaunchImages": [_described(region, name, "enabled") for name in shown], "NextToken": token}

@@ -1,4 +1,4 @@
-"""Trouble on purpose: throttled, failing and unreachable API."""
+"""Trouble on purpose: throttled, forbidden, failing and unreachable API, and answers that are lost."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from rehearsal.cloud.calls import DROPPED_KEY, REQUEST_KEY, Application, StartResponse
 from rehearsal.cloud.errors import ApiError
+from rehearsal.cloud.limits import Limits
 from rehearsal.cloud.protocol import ApiRequest, Environ, render_error
 
 # EC2 API Reference, "Error codes": what is the server's fault is 500 or 503.
@@ -27,21 +28,29 @@ MESSAGES = {"RequestLimitExceeded": "Request limit exceeded."}
 class Faults:
     """WSGI middleware that refuses requests as it was told to. ``*`` as the action means any."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Application, limits: Limits) -> None:
         self._application = application
+        self._limits = limits
         self._lock = threading.Lock()
         self._pending: dict[str, list[ApiError]] = defaultdict(list)
+        self._lost: dict[str, int] = defaultdict(int)
+        self._denied: set[str] = set()
         self._down = False
 
     def fail_next(self, action: str, code: str, count: int) -> None:
-        """``count`` 0 takes back what was told about ``action`` before."""
-        if not count:
-            with self._lock:
-                self._pending.pop(action, None)
-            return
         message = MESSAGES.get(code, f"Injected by the rehearsal: {code}")
         with self._lock:
             self._pending[action] += [ApiError(code, message, STATUS.get(code, 400))] * count
+
+    def lose_answers(self, action: str, count: int) -> None:
+        """The next ``count`` calls of ``action`` do what they shall, but the connection ends without an answer."""
+        with self._lock:
+            self._lost[action] += count
+
+    def deny(self, action: str, value: bool) -> None:
+        """While ``value`` is true the caller lacks the permission for ``action``, also for a dry run of it."""
+        with self._lock:
+            (self._denied.add if value else self._denied.discard)(action)
 
     def down(self, value: bool) -> None:
         self._down = value
@@ -49,28 +58,53 @@ class Faults:
     def clear(self) -> None:
         with self._lock:
             self._pending.clear()
+            self._lost.clear()
+            self._denied.clear()
+        self._limits.stop()
         self._down = False
 
-    def _next(self, action: str) -> ApiError | None:
+    def _refusal(self, request: ApiRequest) -> ApiError | None:
+        action = request.action
+        if action in self._denied:
+            code = "UnauthorizedOperation" if request.service == "ec2" else "AccessDeniedException"
+            message = f"You are not authorized to perform this operation: {request.service}:{action}."
+            return ApiError(code, message, 403 if request.service == "ec2" else 400)
         with self._lock:
             for name in (action, "*"):
                 if self._pending.get(name):
                     return self._pending[name].pop(0)
+        if request.service == "ec2" and self._limits.refuses(action, request.form):
+            return ApiError("RequestLimitExceeded", MESSAGES["RequestLimitExceeded"], 503)
         return None
+
+    def _loses(self, action: str) -> bool:
+        with self._lock:
+            for name in (action, "*"):
+                if self._lost[name]:
+                    self._lost[name] -= 1
+                    return True
+        return False
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request: ApiRequest = environ[REQUEST_KEY]
         if self._down:
-            # The client sees a connection that ends without an answer.
-            environ[DROPPED_KEY] = True
-            connection = environ.get("werkzeug.socket")
-            if connection is not None:
-                connection.shutdown(socket.SHUT_RDWR)
-            start_response("503 Service Unavailable", [("Content-Length", "0")])
-            return []
-        error = self._next(request.action)
-        if error is None:
-            return self._application(environ, start_response)
-        body, kind = render_error(error, as_json=bool(request.document))
-        start_response(f"{error.status} Refused", [("Content-Type", kind), ("Content-Length", str(len(body)))])
-        return [body]
+            return _drop(environ, start_response)
+        error = self._refusal(request)
+        if error is not None:
+            body, kind = render_error(error, as_json=bool(request.document))
+            start_response(f"{error.status} Refused", [("Content-Type", kind), ("Content-Length", str(len(body)))])
+            return [body]
+        if self._loses(request.action):
+            list(self._application(environ, lambda *answer: None))
+            return _drop(environ, start_response)
+        return self._application(environ, start_response)
+
+
+def _drop(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """The client sees a connection that ends without an answer."""
+    environ[DROPPED_KEY] = True
+    connection = environ.get("werkzeug.socket")
+    if connection is not None:
+        connection.shutdown(socket.SHUT_RDWR)
+    start_response("503 Service Unavailable", [("Content-Length", "0")])
+    return []

@@ -210,7 +210,7 @@ def _network_value(region: Region, interface: Interface, name: str) -> Any:
 
 def _chosen(region: Region, name: str, params: Params) -> list[Instance]:
     wanted = params.get("InstanceIds", [])
-    items = region.instances_by_id(wanted) if wanted else list(region.instances.values())
+    items = region.known_instances(wanted) if wanted else [i for i in region.instances.values() if region.known(i)]
     return select(name, items, params.get("Filters", []), instance_filters(region), lambda item: region.tags(item.id))
 
 
@@ -277,7 +277,7 @@ def _changes(instances: list[Instance], before: list[Params]) -> list[Params]:
 @action("StartInstances", "InstanceIds")
 def start_instances(region: Region, params: Params) -> Params:
     """Only a stopped instance starts; one that runs already is left as it is."""
-    instances = region.instances_by_id(params["InstanceIds"])
+    instances = region.known_instances(params["InstanceIds"])
     for item in instances:
         require_state(item, ("stopped", "running", "pending"), "started")
     before = [state_of(item) for item in instances]
@@ -294,7 +294,7 @@ def start_instances(region: Region, params: Params) -> Params:
 
 @action("StopInstances", "InstanceIds", optional=("Force", "SkipOsShutdown"))
 def stop_instances(region: Region, params: Params) -> Params:
-    instances = region.instances_by_id(params["InstanceIds"])
+    instances = region.known_instances(params["InstanceIds"])
     for item in instances:
         require_state(item, ("pending", "running", "stopping", "stopped"), "stopped")
         if item.disable_api_stop:
@@ -317,7 +317,7 @@ def stop_instances(region: Region, params: Params) -> Params:
 def terminate_instances(region: Region, params: Params) -> Params:
     if len(params["InstanceIds"]) > MOST_TERMINATED:
         raise invalid(f"At most {MOST_TERMINATED} instances can be terminated with one call")
-    instances = region.instances_by_id(params["InstanceIds"])
+    instances = region.known_instances(params["InstanceIds"])
     for item in instances:
         if item.disable_api_termination:
             raise _protected(item, "terminated", "disableApiTermination")
@@ -336,7 +336,7 @@ def _protected(instance: Instance, verb: str, name: str) -> ApiError:
 
 @action("RebootInstances", "InstanceIds")
 def reboot_instances(region: Region, params: Params) -> Params:
-    instances = region.instances_by_id(params["InstanceIds"])
+    instances = region.known_instances(params["InstanceIds"])
     for item in instances:
         require_state(item, ("running", "pending"), "rebooted")
     for item in instances:

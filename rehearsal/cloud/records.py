@@ -82,6 +82,7 @@ class Snapshot:
     encrypted: bool = False
     state: Literal["pending", "completed", "error"] = "completed"
     image_id: str | None = None
+    fast_launch_of: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import random
 import threading
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rehearsal.cloud import catalog
 from rehearsal.cloud.errors import ApiError, invalid, unknown
@@ -28,9 +28,6 @@ from rehearsal.cloud.records import (
     Volume,
 )
 from rehearsal.cloud.settings import CloudSettings
-
-if TYPE_CHECKING:
-    from rehearsal.cloud.fast_launch import FastLaunch
 
 RESERVED_AT_START = 4  # Amazon VPC User Guide, "Subnet CIDR blocks": the first four addresses and the last one
 TAG_LIMIT = 50
@@ -54,11 +51,13 @@ class Region:
         self.templates: dict[str, Template] = {}
         self.fleets: dict[str, Fleet] = {}
         self.spot_requests: dict[str, SpotRequest] = {}
+        self.fast_launches: dict[str, int] = {}  # image -> snapshots that are kept ready
+        self.log_groups: dict[str, int] = {}  # name -> stored bytes
         self.tokens: dict[tuple[str, str], tuple[str, Any]] = {}
         self.objects: dict[tuple[str, str], bytes] = {}
         """What is in S3, by bucket and key."""
-        self.fast_launch: dict[str, FastLaunch] = {}
         self.vcpu_quotas = dict.fromkeys(("L-34B43A08", "L-1216C47A"), settings.vcpu_quota)
+        self.unknown_seconds = 0.0  # how long a new instance may be unknown (eventual consistency)
         self.capacity: dict[tuple[str, str, Lifecycle | None], int] = {
             (kind, zone, None): number for (kind, zone), number in settings.capacity.items()
         }
@@ -122,6 +121,22 @@ class Region:
         if absent:
             raise unknown("i", *absent)
         return [self.instances[name] for name in names]
+
+    def known(self, instance: Instance) -> bool:
+        """Whether the API knows the instance yet: of a fleet, one is known earlier than another.
+
+        EC2 Developer Guide, "Ensuring idempotency" and "Eventual consistency in the Amazon EC2 API".
+        """
+        part = (int(instance.id[-2:], 16) + 1) / 256
+        return instance.boots > 1 or self.now() - instance.launch_time >= self.unknown_seconds * part
+
+    def known_instances(self, identifiers: Iterable[str]) -> list[Instance]:
+        """All of them, or InvalidInstanceID.NotFound for those that the API does not know (yet)."""
+        found = self.instances_by_id(identifiers)
+        absent = [item.id for item in found if not self.known(item)]
+        if absent:
+            raise unknown("i", *absent)
+        return found
 
     def interface(self, identifier: str) -> Interface:
         if identifier not in self.interfaces:

@@ -1,4 +1,4 @@
-"""The few actions of SSM, STS, IAM, Service Quotas and the Price List API that the playbooks' modules call."""
+"""The few actions of the services beside EC2 and S3 that the playbooks' modules call."""
 
 from __future__ import annotations
 
@@ -119,10 +119,33 @@ def get_products(region: Region, request: ApiRequest) -> Json:
     return {"FormatVersion": "aws_v1", "PriceList": [json.dumps(product)]}
 
 
+# ------------------------------------------------------------------------------------------------------ CloudWatch Logs
+
+
+def describe_log_groups(region: Region, request: ApiRequest) -> Json:
+    """All groups whose names begin with a prefix, on one page."""
+    strange = sorted(set(request.document) - {"logGroupNamePrefix"})
+    if strange:
+        raise not_modelled(f"the parameter {strange[0]} of logs:DescribeLogGroups")
+    prefix = str(request.document.get("logGroupNamePrefix", ""))
+    groups = [(name, size) for name, size in sorted(region.log_groups.items()) if name.startswith(prefix)]
+    return {"logGroups": [{"logGroupName": name, "storedBytes": size} for name, size in groups]}
+
+
+def delete_log_group(region: Region, request: ApiRequest) -> Json:
+    name = str(request.document.get("logGroupName", ""))
+    if name not in region.log_groups:
+        raise ApiError("ResourceNotFoundException", "The specified log group does not exist.")
+    del region.log_groups[name]
+    return {}
+
+
 JSON_ACTIONS: dict[tuple[str, str], Callable[[Region, ApiRequest], Json]] = {
     **{("ssm", name): handler for name, handler in SSM.items()},
     ("servicequotas", "GetServiceQuota"): get_service_quota,
     ("pricing", "GetProducts"): get_products,
+    ("logs", "DeleteLogGroup"): delete_log_group,
+    ("logs", "DescribeLogGroups"): describe_log_groups,
 }
 
 
@@ -152,7 +175,7 @@ QUERY: dict[tuple[str, str], Callable[[Region], str]] = {
 
 
 def handle_json(region: Region, request: ApiRequest) -> Json:
-    """SSM, Service Quotas, Price List. ApiError: unknown service or action."""
+    """The services that speak JSON. ApiError: unknown service or action."""
     handler = JSON_ACTIONS.get((request.service, request.action))
     if handler is None:
         raise not_modelled(f"{request.service}:{request.action}")

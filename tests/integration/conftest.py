@@ -12,6 +12,7 @@ DRILLS = [
     for name in (
         "vpn",
         "test_bake_drills.py",
+        "test_fleet_drills.py",
         "test_lan_pc.py",
         "test_link.py",
         "test_link_whole.py",

@@ -66,11 +66,11 @@ def inject(farm: Rehearsal, *fault: str) -> None:
 
 @contextlib.contextmanager
 def denied(farm: Rehearsal, action: str) -> Iterator[None]:
-    inject(farm, "api-error", action, "UnauthorizedOperation", "10000")
+    inject(farm, "deny", action, "on")
     try:
         yield
     finally:
-        inject(farm, "api-error", action, "UnauthorizedOperation", "0")
+        inject(farm, "deny", action, "off")
 
 
 def images(farm: Rehearsal) -> list[dict[str, Any]]:

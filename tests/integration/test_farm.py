@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal import proof
-from rehearsal.proof import ProofError, Rehearsal
+from rehearsal import proof, proof_link, secrets_proof
+from rehearsal.session import ProofError, Rehearsal
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 PLAYS = "tests/integration/playbooks/backburner_node.yml"
@@ -105,12 +105,15 @@ def test_bake_trusts_exactly_the_certificate_of_the_console(farm):
 
 
 def test_farm_comes_up(farm):
-    step = farm.playbook("farm-up.yml", "-e", "farm_nodes=2")
+    step = farm.playbook("farm-up.yml", "-e", "farm_nodes=2", "-vvv", "--diff")  # all that a log could give away
     proof.prove_manager(farm)
     proof.prove_fleet(farm, step, 2)
     proof.prove_registered(farm)
     proof.prove_identity(farm)
     proof.prove_order(farm)
+    proof_link.prove_winrm_shut(farm)
+    proof_link.prove_reach(farm)
+    secrets_proof.prove_no_secrets(farm)
 
 
 def test_second_run_changes_nothing(farm):
@@ -211,6 +214,7 @@ def test_module_names_file_and_remedy_and_keeps_the_old_file(farm, fault, messag
 def test_farm_goes_down_and_leaves_nothing(farm):
     farm.playbook("farm-down.yml")
     proof.prove_nothing_left(farm)
+    proof_link.prove_no_leaks(farm)
 
 
 def test_second_down_changes_nothing(farm):

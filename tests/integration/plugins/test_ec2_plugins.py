@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
+import time
 from typing import Any
 
-import botocore.session
 import pytest
 from ansible_collections.renderfarm.cloud.plugins.module_utils import aws_errors, windows_access
 from ansible_collections.renderfarm.cloud.plugins.module_utils.fleet import Fleet, Outcome, Wish
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory, ec2_inventory_api
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from rehearsal.cloud import Cloud, CloudSettings
+from rehearsal.cloud import Cloud
 from tests.unit.plugins.certificates import certificate_text
 
 REGION = "eu-central-1"
-
-
-@pytest.fixture
-def cloud(monkeypatch) -> Iterator[Cloud]:
-    """A region whose machines take no time to start."""
-    server = Cloud(CloudSettings(pending_seconds=0.0, stopping_seconds=0.0))
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
-        server.serve(listener)
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{listener.getsockname()[1]}",
-            "AWS_ACCESS_KEY_ID": "rehearsal",
-            "AWS_SECRET_ACCESS_KEY": "rehearsal",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "NO_PROXY": "*",
-        }.items():
-            monkeypatch.setenv(name, value)
-        yield server
-        server.stop()
-
-
-@pytest.fixture
-def client(cloud) -> Any:
-    """As the modules make it, but quick to give up."""
-    config = Config(retries={"mode": "standard", "max_attempts": 1})
-    return botocore.session.Session().create_client("ec2", region_name=REGION, config=config)
 
 
 @pytest.fixture
@@ -69,7 +41,7 @@ def wish(client) -> Wish:
 
 
 def have(client: Any, wish: Wish, **changes: Any) -> Outcome:
-    fleet = Fleet(client, wish.farm, wait_seconds=10, poll_seconds=0.1)
+    fleet = Fleet(client, wish.farm, wait_seconds=10, poll_seconds=0.1, sleep=lambda seconds: time.sleep(0.1))
     return fleet.present(Wish(**{**vars(wish), **changes}), confirm_remove=True)
 
 
@@ -144,14 +116,22 @@ def test_up_down_up_gives_new_machines(client, wish):
     assert len(second.instances) == 5 and not set(first.launched) & set(second.launched)
 
 
-@pytest.mark.parametrize(
-    ("code", "words"), [("UnauthorizedOperation", "allow the action"), ("RequestLimitExceeded", "wait a minute")]
-)
-def test_refusals_are_told_with_a_remedy(cloud, client, wish, code, words):
-    cloud.fail_next("CreateFleet", code, 5)
+def test_refusals_are_told_with_a_remedy(cloud, client, wish):
+    cloud.deny("CreateFleet", True)
     with pytest.raises(ClientError) as caught:
         have(client, wish)
-    assert words in aws_errors.explain(caught.value, doing="launch")
+    assert "allow the action" in aws_errors.explain(caught.value, doing="launch")
+
+
+def test_throttling_is_waited_out(cloud, client, wish):
+    cloud.throttle("CreateFleet", 5)
+    assert len(have(client, wish).instances) == 5
+
+
+def test_new_nodes_that_become_known_bit_by_bit(cloud, client, wish):
+    cloud.unknown_for(1.0)
+    assert len(have(client, wish, count=50).instances) == 50
+    assert len(have(client, wish, count=0).removed) == 50
 
 
 def test_an_api_that_is_down_is_no_empty_inventory(cloud, monkeypatch):

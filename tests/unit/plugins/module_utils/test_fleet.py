@@ -23,11 +23,15 @@ class FakeEC2:
         self.capacity = {"spot": spot, "on-demand": on_demand}
         self.boot_seconds = boot_seconds
         self.invisible_seconds = 0.0
-        self.now = 1_800_000_000.0
+        self.now = 1_800_000_100.0  # in the middle of the validity of a client token
         self.instances: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.answers: dict[str, dict[str, Any]] = {}
         self.refuse: dict[str, str] = {}
+        self.dry: dict[tuple[str, str], float] = {}  # (type, subnet) -> until when it has nothing
+        self.bucket: float | None = None  # instances that may be launched or ended now, refilled by 2 and 20 per s
+        self.refilled = self.now
+        self.unknown_to_terminate: set[str] = set()
         self.lose_answer = False
         self.die_at_once = False
         self._numbers = itertools.count(1)
@@ -49,7 +53,9 @@ class FakeEC2:
                 "state": state,
                 "begin": self.now,
                 "ended": self.now,
-                "LaunchTime": datetime.fromtimestamp(self.now - 10_000 + serial, tz=UTC),
+                "LaunchTime": datetime.fromtimestamp(
+                    self.now if state == "pending" else self.now - 10_000 + serial, tz=UTC
+                ),
                 "InstanceType": "c7i.4xlarge",
                 "Placement": {"AvailabilityZone": "eu-central-1a"},
                 "PrivateIpAddress": "10.0.0.9",
@@ -88,8 +94,18 @@ class FakeEC2:
         for start in range(0, len(found), 1000) or [0]:
             yield {"Reservations": [{"Instances": [i]} for i in found[start : start + 1000]]}
 
+    def _take(self, number: int, per_second: float) -> None:
+        if self.bucket is None:
+            return
+        self.bucket = min(1000.0, self.bucket + (self.now - self.refilled) * per_second)
+        self.refilled = self.now
+        if number > self.bucket:
+            raise refused("RequestLimitExceeded")
+        self.bucket -= number
+
     def create_fleet(self, **parameters: Any) -> dict[str, Any]:
         self.calls.append(("create_fleet", parameters))
+        self._take(parameters["TargetCapacitySpecification"]["TotalTargetCapacity"], 2)
         token = parameters["ClientToken"]
         assert len(token) <= 64 and token.isascii()
         if token not in self.answers:
@@ -105,7 +121,9 @@ class FakeEC2:
         assert parameters["Type"] == "instant" and 1 <= wished <= 1000
         if lifecycle in self.refuse:
             raise refused(self.refuse[lifecycle])
-        given = min(wished, self.capacity[lifecycle])
+        asked = parameters["LaunchTemplateConfigs"][0]["Overrides"]
+        dry = [p for p in asked if self.dry.get((p["InstanceType"], p["SubnetId"]), 0) > self.now]
+        given = min(wished, self.capacity[lifecycle]) if len(dry) < len(asked) else 0
         self.capacity[lifecycle] -= given
         ids = self.add(given, state="pending")
         for instance_id in ids:
@@ -113,7 +131,7 @@ class FakeEC2:
             self.instances[instance_id]["Tags"] = tags
             if lifecycle == "spot":
                 self.instances[instance_id]["InstanceLifecycle"] = "spot"
-        pools = parameters["LaunchTemplateConfigs"][0]["Overrides"] if given < wished else []
+        pools = asked if given < wished else dry
         errors = [
             {
                 "ErrorCode": "InsufficientInstanceCapacity",
@@ -130,6 +148,9 @@ class FakeEC2:
         self.calls.append(("terminate_instances", parameters))
         ids = parameters["InstanceIds"]
         assert 1 <= len(ids) <= 1000
+        self._take(len(ids), 20)
+        if self.unknown_to_terminate & set(ids):
+            raise refused("InvalidInstanceID.NotFound")
         for instance_id in ids:
             self.instances[instance_id].update(state="shutting-down", ended=self.now)
         return {}
@@ -171,6 +192,9 @@ def fleet(ec2: FakeEC2, **changes: Any) -> Fleet:
         ({"instance_types": []}, "name at least one"),
         ({"instance_types": ["a", "a"]}, "a type twice"),
         ({"subnet_ids": ["a", "a"]}, "a subnet twice"),
+        ({"spot_percent": 101}, "between 0 and 100"),
+        ({"launch_at_most": 0}, "1 or more"),
+        ({"capacity_seconds": -1}, "0 or more"),
         ({"max_price": 0.0}, "above 0"),
         ({"max_price": 1.0, "spot": False}, "spot instances only"),
         ({"tags": {"renderfarm:farm": "x"}}, "may not set renderfarm:farm"),
@@ -251,16 +275,18 @@ def test_requests_are_what_botocore_accepts():
 
 
 def test_a_token_tells_launches_apart_and_repeats_alike():
-    def token(known=("i-1", "i-2"), number=3, lifecycle="spot", now=6000.0, **changes):
-        return fleets.client_token(wish(5, **changes), known, number, lifecycle, now)
+    def token(known=("i-1", "i-2"), number=3, lifecycle="spot", attempt=0, now=6120.0, **changes):
+        request = fleets.fleet_request(wish(5, **changes), number, lifecycle, "")
+        return fleets.client_token(request, known, attempt, now)
 
-    same = {token(), token(known=("i-2", "i-1")), token(now=6599.0)}
+    same = {token(), token(known=("i-2", "i-1")), token(now=6299.0)}
     assert len(same) == 1 and len(next(iter(same))) == 64
     others = [
         token(known=("i-1",)),
         token(number=2),
         token(lifecycle="on-demand"),
-        token(now=6600.0),
+        token(attempt=1),
+        token(now=6300.0),
         token(farm="other"),
         token(role="builder"),
         token(instance_types=["c7i.4xlarge"]),
@@ -268,14 +294,37 @@ def test_a_token_tells_launches_apart_and_repeats_alike():
         token(tags={"a": "b"}),
         token(max_price=1.0),
     ]
-    assert len({*same, *others}) == 11
+    assert len({*same, *others}) == 12
 
 
 @pytest.mark.parametrize(
-    ("number", "parts"), [(0, []), (1, [1]), (1000, [1000]), (1001, [1000, 1]), (2300, [1000, 1000, 300])]
+    ("changes", "number", "on_demand", "lots"),
+    [
+        ({}, 10, 0, [(10, ("spot", "on-demand"))]),
+        ({"on_demand_fallback": False}, 10, 3, [(10, ("spot",))]),
+        ({"spot": False}, 10, 0, [(10, ("on-demand",))]),
+        ({"spot_percent": 70}, 10, 0, [(3, ("on-demand",)), (7, ("spot", "on-demand"))]),
+        ({"spot_percent": 70}, 10, 2, [(1, ("on-demand",)), (9, ("spot", "on-demand"))]),
+        ({"spot_percent": 75}, 10, 0, [(2, ("on-demand",)), (8, ("spot", "on-demand"))]),
+        ({"spot_percent": 0}, 4, 6, [(4, ("on-demand",))]),
+    ],
 )
-def test_split_count(number, parts):
-    assert fleets.split_count(number) == parts
+def test_what_is_bought_how(changes, number, on_demand, lots):
+    found = fleets.lots(wish(10, **changes), number, on_demand)
+    assert [(lot.missing, lot.ways) for lot in found] == lots
+
+
+def test_pools_that_are_exhausted():
+    a, b = fleets.Pool("c7i.4xlarge", "subnet-a"), fleets.Pool("c6i.4xlarge", "subnet-a")
+
+    def error(code, kind="", subnet=""):
+        return {"code": code, "instance_type": kind, "subnet_id": subnet}
+
+    assert fleets.exhausted([a, b], [error("InsufficientInstanceCapacity", "c7i.4xlarge", "subnet-a")]) == {a: True}
+    assert fleets.exhausted([a, b], [error("VcpuLimitExceeded")]) == {a: False, b: False}
+    assert fleets.exhausted([a, b], []) == {a: True, b: True}
+    both = [error("SpotMaxPriceTooLow", "c6i.4xlarge"), error("InsufficientInstanceCapacity", "c6i.4xlarge")]
+    assert fleets.exhausted([a, b], both) == {b: False}
 
 
 # --------------------------------------------------------------------------------------------------------------- launch
@@ -480,6 +529,174 @@ def test_a_check_launches_nothing_and_says_what_it_would():
     assert outcome.diff() == {"before": f"{one}\n", "after": f"{one}\n(to be launched)\n(to be launched)\n"}
 
 
+def dry_pools(ec2: FakeEC2, seconds: float, *pools: tuple[str, str]) -> None:
+    for pool in pools or itertools.product(["c7i.4xlarge", "c6i.4xlarge"], ["subnet-a", "subnet-b"]):
+        ec2.dry[pool] = ec2.now + seconds
+
+
+def test_a_dry_pool_is_asked_again_after_its_back_off_and_not_before():
+    ec2 = FakeEC2()
+    dry_pools(ec2, 200)
+    begin = ec2.now
+    wished = wish(5, on_demand_fallback=False, capacity_seconds=600)
+    outcome = fleet(ec2).present(wished, confirm_remove=False)
+    assert not outcome.failed and len(outcome.instances) == 5
+    assert ec2.fleets_asked() == [("spot", 5)] * 3
+    assert ec2.now - begin == 2 * fleets.BACKOFF_SECONDS
+
+
+@pytest.mark.parametrize(("seconds", "tries"), [(0, 1), (179, 1), (400, 3)])
+def test_the_time_for_dry_pools_is_bounded(seconds, tries):
+    ec2 = FakeEC2()
+    dry_pools(ec2, 10**6)
+    begin = ec2.now
+    wished = wish(5, on_demand_fallback=False, capacity_seconds=seconds)
+    outcome = fleet(ec2).present(wished, confirm_remove=False)
+    assert outcome.failed and outcome.shortfall == 5
+    assert len(ec2.fleets_asked()) == tries and ec2.now - begin <= seconds
+    assert [(e["code"], e["count"]) for e in outcome.errors] == [("InsufficientInstanceCapacity", 4)]
+
+
+def test_fallback_does_not_wait_for_dry_spot_pools():
+    ec2 = FakeEC2(spot=1)
+    begin = ec2.now
+    outcome = fleet(ec2).present(wish(5, capacity_seconds=600), confirm_remove=False)
+    assert ec2.fleets_asked() == [("spot", 5), ("on-demand", 4)] and ec2.now == begin
+    assert not outcome.failed
+
+
+def test_only_open_pools_are_asked_for_the_rest():
+    ec2 = FakeEC2()
+    dry_pools(ec2, 100, ("c7i.4xlarge", "subnet-a"))
+    real = ec2._launch
+
+    def half(parameters):
+        """The first launch gives only a part, and one pool says that it is dry."""
+        ec2._launch = real
+        ec2.capacity["spot"] = 2
+        answer = real(parameters)
+        ec2.capacity["spot"] = 10
+        return {**answer, "Errors": answer["Errors"][:1]}
+
+    ec2._launch = half
+    outcome = fleet(ec2).present(wish(5), confirm_remove=False)
+    first, second = (p["LaunchTemplateConfigs"][0]["Overrides"] for name, p in ec2.calls if name == "create_fleet")
+    assert len(first) == 4 and len(second) == 3 and first[0] not in second
+    assert len(outcome.instances) == 5
+
+
+@pytest.mark.parametrize("code", ["MaxSpotInstanceCountExceeded", "SpotMaxPriceTooLow", "Unsupported"])
+def test_what_waiting_does_not_change_is_not_waited_for(code):
+    ec2 = FakeEC2()
+    ec2.refuse["spot"] = code
+    outcome = fleet(ec2).present(wish(2, on_demand_fallback=False, capacity_seconds=600), confirm_remove=False)
+    assert outcome.failed and len(ec2.fleets_asked()) == 1
+
+
+def test_a_part_is_on_demand_from_the_start():
+    ec2 = FakeEC2()
+    outcome = fleet(ec2).present(wish(10, spot_percent=75), confirm_remove=False)
+    assert ec2.fleets_asked() == [("on-demand", 2), ("spot", 8)]
+    assert len(outcome.instances) == 10
+    outcome = fleet(ec2).present(wish(20, spot_percent=75), confirm_remove=False)
+    assert ec2.fleets_asked()[2:] == [("on-demand", 3), ("spot", 7)]
+
+
+def test_a_first_wave_is_no_failure():
+    ec2 = FakeEC2()
+    outcome = fleet(ec2).present(wish(100, launch_at_most=20), confirm_remove=False)
+    assert not outcome.failed and len(outcome.launched) == 20
+    assert outcome.postponed == 80 and outcome.shortfall == 0 and "80 more" in outcome.msg
+    outcome = fleet(ec2).present(wish(100), confirm_remove=False)
+    assert len(outcome.launched) == 80 and outcome.postponed == 0
+
+
+def test_a_thousand_come_though_the_bucket_is_not_full():
+    ec2 = FakeEC2()
+    ec2.bucket = 900
+    outcome = fleet(ec2).present(wish(1000), confirm_remove=False)
+    assert len(outcome.instances) == 1000 and not outcome.failed
+    asked = [number for _, number in ec2.fleets_asked()]
+    assert asked[:3] == [1000, 500, 500] and len(asked) < 12
+
+
+def test_a_thousand_go_though_the_bucket_is_not_full():
+    ec2 = FakeEC2()
+    ec2.add(1000)
+    ec2.bucket = 300
+    outcome = fleet(ec2).absent(["render_node"], confirm_remove=True)
+    assert len(outcome.removed) == 1000 and len(set(outcome.removed)) == 1000
+    assert ec2.mutating().count("terminate_instances") < 12
+
+
+def test_throttling_without_end_is_told():
+    ec2 = FakeEC2()
+    ec2.refuse["spot"] = "RequestLimitExceeded"
+    begin = ec2.now
+    with pytest.raises(ClientError, match="RequestLimitExceeded"):
+        fleet(ec2).present(wish(2), confirm_remove=False)
+    assert 300 < ec2.now - begin < 400
+
+
+def test_after_a_kill_instances_that_are_not_all_listed_yet_are_waited_for():
+    ec2 = FakeEC2()
+    ec2.lose_answer = True
+    with pytest.raises(TimeoutError):
+        fleet(ec2).present(wish(5), confirm_remove=False)
+    seen = ec2.paginate
+    late = list(ec2.instances)[3:]
+
+    def paginate(**parameters):
+        for page in seen(**parameters):
+            if ec2.now < 1_800_000_102:
+                page["Reservations"] = [r for r in page["Reservations"] if r["Instances"][0]["InstanceId"] not in late]
+            yield page
+
+    ec2.paginate = paginate
+    outcome = fleet(ec2).present(wish(5), confirm_remove=False)
+    assert len(ec2.instances) == 5 and len(outcome.instances) == 5 and not outcome.changed
+
+
+def test_after_a_kill_at_the_end_of_a_token_nothing_doubles():
+    ec2 = FakeEC2()
+    ec2.now = 1_800_000_179.9
+    ec2.invisible_seconds = 2.0
+    ec2.lose_answer = True
+    with pytest.raises(TimeoutError):
+        fleet(ec2).present(wish(5), confirm_remove=False)
+    ec2.now += 1
+    fleet(ec2).present(wish(5), confirm_remove=False)
+    assert len(ec2.instances) == 5
+
+
+def test_after_a_kill_between_two_batches_nothing_doubles():
+    ec2 = FakeEC2()
+    real = ec2.create_fleet
+
+    def second_is_lost(**parameters):
+        ec2.lose_answer = len(ec2.fleets_asked()) == 1
+        return real(**parameters)
+
+    ec2.create_fleet = second_is_lost
+    with pytest.raises(TimeoutError):
+        fleet(ec2).present(wish(1500), confirm_remove=False)
+    outcome = fleet(ec2).present(wish(1500), confirm_remove=False)
+    assert len(ec2.instances) == len(outcome.instances) == 1500
+
+
+def test_another_run_that_launched_more_is_noticed():
+    ec2 = FakeEC2()
+    real = ec2.create_fleet
+
+    def meanwhile(**parameters):
+        ec2.add(3)
+        return real(**parameters)
+
+    ec2.create_fleet = meanwhile
+    outcome = fleet(ec2).present(wish(5), confirm_remove=False)
+    assert len(outcome.surplus) == 3 and "another run" in outcome.msg
+
+
 # --------------------------------------------------------------------------------------------------------------- remove
 
 
@@ -552,3 +769,46 @@ def test_half_an_answer_is_no_empty_farm():
     with pytest.raises(FleetError, match="no list of reservations"):
         fleet(ec2).present(wish(2), confirm_remove=False)
     assert ec2.mutating() == []
+
+
+def test_idle_ones_go_first():
+    ec2 = FakeEC2()
+    ids = ec2.add(5)
+    ec2.instances[ids[4]]["NetworkInterfaces"][0]["MacAddress"] = "0A:00:00:00:00:04"
+    idle = [ids[2], "0a:00:00:00:00:04"]
+    outcome = fleet(ec2).present(wish(2, idle=idle), confirm_remove=True)
+    assert outcome.removed == [ids[2], ids[4], ids[0]]
+
+
+def test_some_go_by_their_id_and_others_are_left_alone():
+    ec2 = FakeEC2()
+    nodes, manager = ec2.add(3), ec2.add(1, role="manager")
+    outcome = fleet(ec2).absent(["render_node"], confirm_remove=True, instance_ids=[nodes[1], manager[0]])
+    assert outcome.removed == [nodes[1]] and len(outcome.instances) == 2
+    again = fleet(ec2).absent(["render_node"], confirm_remove=True, instance_ids=[nodes[1]])
+    assert not again.changed and "any more" in again.msg
+    assert not fleet(ec2).absent(["render_node"], confirm_remove=True, instance_ids=[]).changed
+
+
+@pytest.mark.parametrize("vanishes", [False, True])
+def test_an_id_that_ec2_does_not_know_everywhere_does_not_keep_the_others(vanishes):
+    ec2 = FakeEC2()
+    ids = ec2.add(3)
+    ec2.unknown_to_terminate = {ids[1]}
+    sleep = ec2.sleep
+
+    def and_then(seconds):
+        sleep(seconds)
+        ec2.unknown_to_terminate = set()
+        if vanishes:
+            del ec2.instances[ids[1]]
+
+    outcome = fleet(ec2, sleep=and_then).absent(["render_node"], confirm_remove=True)
+    assert sorted(outcome.removed) == ids and not outcome.failed
+
+
+def test_an_id_that_ec2_never_knows_is_an_error():
+    ec2 = FakeEC2()
+    ec2.unknown_to_terminate = set(ec2.add(3)[:1])
+    with pytest.raises(ClientError, match="NotFound"):
+        fleet(ec2).absent(["render_node"], confirm_remove=True)

@@ -16,8 +16,10 @@ import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.renderfarm.cloud.plugins.module_utils.preflight import Facts
 from ansible_collections.renderfarm.cloud.plugins.modules import (
+    ec2_destroy,
     ec2_farm_info,
     ec2_fleet,
+    ec2_leftovers,
     ec2_preflight,
     ec2_windows_access,
 )
@@ -55,14 +57,18 @@ def specified(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("module", [ec2_farm_info, ec2_fleet, ec2_preflight, ec2_windows_access])
+@pytest.mark.parametrize(
+    "module", [ec2_destroy, ec2_farm_info, ec2_fleet, ec2_leftovers, ec2_preflight, ec2_windows_access]
+)
 def test_documentation_and_specification_agree(module):
     documentation = yaml.safe_load(module.DOCUMENTATION)
     assert documented(documentation["options"]) == specified(module.argument_spec())
     assert documentation["module"] == module.__name__.rpartition(".")[2]
 
 
-@pytest.mark.parametrize("module", [ec2_farm_info, ec2_fleet, ec2_preflight, ec2_windows_access])
+@pytest.mark.parametrize(
+    "module", [ec2_destroy, ec2_farm_info, ec2_fleet, ec2_leftovers, ec2_preflight, ec2_windows_access]
+)
 def test_examples_are_valid_calls(module):
     name = f"renderfarm.cloud.{module.__name__.rpartition('.')[2]}"
     validator = ArgumentSpecValidator({**module.argument_spec(), "region": {"type": "str"}})

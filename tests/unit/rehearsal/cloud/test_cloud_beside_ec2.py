@@ -1,4 +1,4 @@
-"""S3, Service Quotas, the Price List and Fast Launch, as far as a bake and its pre-flight use them."""
+"""S3, Service Quotas and the Price List, as far as a bake and its pre-flight use them."""
 
 from __future__ import annotations
 
@@ -87,34 +87,6 @@ def test_price_list_has_the_prices_that_the_rehearsal_invented(aws: Aws) -> None
     assert listed("c99.xlarge") is None
     with refused("RehearsalNotImplemented"):
         pricing.get_products(ServiceCode="AmazonEC2", Filters=[])
-
-
-def test_fast_launch_prepares_snapshots_and_takes_them_back(aws: Aws) -> None:
-    instance = aws.launch()[0]["InstanceId"]
-    aws.running()
-    name = aws.ec2.create_image(InstanceId=instance, Name="farm-1")["ImageId"]
-    with refused("InvalidAMIID.Unavailable"):
-        aws.ec2.enable_fast_launch(ImageId=name)
-    aws.cloud.image_ready(name)
-    aws.running()
-    with refused("InvalidParameterValue"):
-        aws.ec2.enable_fast_launch(ImageId=name, MaxParallelLaunches=5)
-    aws.ec2.enable_fast_launch(ImageId=name, SnapshotConfiguration={"TargetResourceCount": 7})
-    own = {"OwnerIds": ["self"]}
-    assert len(aws.ec2.describe_snapshots(**own)["Snapshots"]) == 8
-    aws.ec2.disable_fast_launch(ImageId=name)
-    assert [item["State"] for item in aws.ec2.describe_fast_launch_images()["FastLaunchImages"]] == ["disabling"]
-    assert len(aws.ec2.describe_snapshots(**own)["Snapshots"]) == 1
-    aws.running()
-    assert aws.ec2.describe_fast_launch_images()["FastLaunchImages"] == []
-
-
-def test_errors_that_were_told_can_be_taken_back(aws: Aws) -> None:
-    aws.cloud.fail_next("DescribeVpcs", "UnauthorizedOperation", 100)
-    with refused("UnauthorizedOperation"):
-        aws.ec2.describe_vpcs()
-    aws.cloud.fail_next("DescribeVpcs", "UnauthorizedOperation", 0)
-    assert aws.ec2.describe_vpcs()["Vpcs"] == []
 
 
 def test_record_of_calls_is_json(credentials: Aws, call_log: Any, tmp_path: Any) -> None:

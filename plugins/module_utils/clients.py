@@ -1,0 +1,25 @@
+# Copyright: Renderfarm Cloud contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Clients of one module in several Regions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
+
+_RETRIES = {"mode": "standard", "max_attempts": 8}
+
+
+def of_region(module: AnsibleAWSModule, region: str) -> Callable[[str], Any]:
+    """Gives botocore's client of a service in ``region``, with the credentials that the module was given."""
+
+    @cache
+    def client(service: str) -> Any:
+        return module.client(service, region=region, config={"retries": _RETRIES})
+
+    return client

@@ -1,0 +1,141 @@
+"""What a farm holds, listed and deleted against the rehearsal's region."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.renderfarm.cloud.plugins.module_utils import holdings
+
+FARM = {"Key": "renderfarm:farm", "Value": "studio"}
+
+
+def tags(kind: str) -> list[dict]:
+    return [{"ResourceType": kind, "Tags": [FARM]}]
+
+
+@pytest.fixture
+def clients(cloud, session):
+    return lambda service: session(service)
+
+
+@pytest.fixture
+def farm(cloud, client) -> dict[str, str]:
+    """One of everything, also some things that a killed run left without a tag."""
+    vpc = client.create_vpc(CidrBlock="10.0.0.0/24", TagSpecifications=tags("vpc"))["Vpc"]["VpcId"]
+    subnet = client.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="eu-central-1a")["Subnet"]
+    gateway = client.create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+    client.attach_internet_gateway(InternetGatewayId=gateway, VpcId=vpc)
+    table = client.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    client.associate_route_table(RouteTableId=table, SubnetId=subnet["SubnetId"])
+    client.create_route(RouteTableId=table, DestinationCidrBlock="0.0.0.0/0", GatewayId=gateway)
+    group = client.create_security_group(GroupName="studio-node", Description="x", VpcId=vpc)["GroupId"]
+    client.create_key_pair(KeyName="studio", KeyType="rsa", TagSpecifications=tags("key-pair"))
+    interface = client.create_network_interface(SubnetId=subnet["SubnetId"], Groups=[group])["NetworkInterface"]
+    address = client.allocate_address(Domain="vpc", TagSpecifications=tags("elastic-ip"))["AllocationId"]
+    client.associate_address(AllocationId=address, NetworkInterfaceId=interface["NetworkInterfaceId"])
+    stock = client.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    client.create_launch_template(
+        LaunchTemplateName="studio-render-node",
+        LaunchTemplateData={"ImageId": stock},
+        TagSpecifications=tags("launch-template"),
+    )
+    machine = client.run_instances(
+        ImageId=stock,
+        InstanceType="m7i.xlarge",
+        MinCount=1,
+        MaxCount=1,
+        NetworkInterfaces=[{"DeviceIndex": 0, "NetworkInterfaceId": interface["NetworkInterfaceId"]}],
+        TagSpecifications=tags("instance"),
+    )["Instances"][0]["InstanceId"]
+    client.describe_instances()
+    image = client.create_image(InstanceId=machine, Name="studio-1", TagSpecifications=tags("image"))["ImageId"]
+    client.describe_images(Owners=["self"])
+    client.enable_fast_launch(ImageId=image)
+    cloud.region.log_groups["/renderfarm/studio/nodes"] = 2**30
+    return {"machine": machine, "image": image}
+
+
+def kinds(found) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for thing in found:
+        counted[thing.kind] = counted.get(thing.kind, 0) + 1
+    return counted
+
+
+def test_everything_is_found_and_goes(cloud, client, clients, farm):
+    found, unreadable = holdings.survey(clients, "studio", "eu-central-1")
+    assert unreadable == []
+    assert kinds(found) == {
+        "instance": 1,
+        "Fast Launch": 1,
+        "public address": 1,
+        "network interface": 1,
+        "volume": 1,
+        "launch template": 1,
+        "image": 1,
+        "Fast Launch snapshot": 5,
+        "snapshot": 1,
+        "key pair": 1,
+        "route table": 1,
+        "subnet": 1,
+        "security group": 1,
+        "internet gateway": 1,
+        "network": 1,
+        "log group": 1,
+    }
+    expected = 30 * 0.08 + 6 * 30 * 0.05 + 0.005 * 730 + 0.03
+    assert holdings.total(found) == pytest.approx(expected)
+    assert holdings.verdict(found, unreadable, ["eu-central-1"]) == (
+        "Left in eu-central-1 and billed: 10 of 20 things "
+        f"({expected:.2f} USD per month for 9, 1 running by the second)"
+    )
+
+    destroyer = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None)
+    assert len(destroyer.planned()) == len(found)
+    gone = destroyer.run()
+    assert gone[0].id == farm["machine"]
+    found, unreadable = holdings.survey(clients, "studio", "eu-central-1")
+    assert (found, unreadable) == ([], [])
+    assert holdings.verdict(found, unreadable, ["eu-central-1"]) == "Nothing is left in eu-central-1"
+    assert client.describe_vpcs()["Vpcs"] == []
+    assert client.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
+    assert holdings.Destroyer(clients, "studio", "eu-central-1").run() == []
+
+
+def test_another_farm_is_left_alone(cloud, client, clients, farm):
+    found, _ = holdings.survey(clients, "stud*", "eu-central-1")
+    assert found == []
+    cloud.calls.clear()
+    assert holdings.Destroyer(clients, "other", "eu-central-1").run() == []
+    assert [call.action for call in cloud.calls if call.mutating] == []
+
+
+def test_a_kind_that_cannot_be_listed_is_never_nothing(cloud, clients):
+    cloud.deny("DescribeVolumes", True)
+    cloud.deny("DescribeLogGroups", True)
+    found, unreadable = holdings.survey(clients, "studio", "eu-central-1")
+    assert found == [] and [entry.kind for entry in unreadable] == ["volume", "log group"]
+    assert "allow the action" in unreadable[0].reason
+    text = holdings.verdict(found, unreadable, ["eu-central-1"])
+    assert text.startswith("It is not known") and "volume (eu-central-1)" in text
+    with pytest.raises(holdings.DestroyError, match="list each volume"):
+        holdings.Destroyer(clients, "studio", "eu-central-1").run()
+
+
+def test_destroying_goes_on_after_it_was_interrupted(cloud, clients, farm):
+    cloud.fail_next("DeleteSubnet", "UnauthorizedOperation", 1)
+    destroyer = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None)
+    with pytest.raises(holdings.DestroyError, match="delete the subnet"):
+        destroyer.run()
+    assert destroyer.deleted
+    holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None).run()
+    assert holdings.survey(clients, "studio", "eu-central-1") == ([], [])
+
+
+def test_what_stays_used_is_told(cloud, clients, farm):
+    now = [0.0]
+    cloud.fail_next("DeleteVpc", "DependencyViolation", 1000)
+    destroyer = holdings.Destroyer(
+        clients, "studio", "eu-central-1", sleep=lambda seconds: now.__setitem__(0, now[0] + 60), clock=lambda: now[0]
+    )
+    with pytest.raises(holdings.DestroyError, match=r"still: network vpc-.*DependencyViolation.*run it again"):
+        destroyer.run()
