@@ -1,6 +1,6 @@
 """Does the policy in docs/iam-policy.json allow exactly what the playbooks call?
 
-``problems(calls)`` takes records of a rehearsal's ``cloud.log``: bake, up, up again, down.
+``problems(calls)`` takes records of a rehearsal's ``cloud.log``: bake, up, up again, check, status, down, destroy.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ POLICY = Path(__file__).resolve().parents[1] / "docs/iam-policy.json"
 # Calls that need no permission (STS API Reference, GetCallerIdentity).
 FREE = frozenset({"sts:GetCallerIdentity"})
 
-# What the playbooks call in cases that a rehearsal of bake, up and down does not have.
+# Calls that another permission covers (Amazon S3 User Guide, "Required permissions for Amazon S3 API operations").
+COVERED: Mapping[str, str] = {"s3:HeadObject": "s3:GetObject"}
+
+# What the playbooks call in cases that a rehearsal without trouble does not have.
 RARE: Mapping[str, str] = {
     "ec2:AuthorizeSecurityGroupEgress": "a rule that somebody removed comes back",
     "ec2:CreateLaunchTemplateVersion": "a farm goes on with another image or type",
     "ec2:CreateTags": "EC2 asks for it with every creation that tags; a bake adopts a builder",
     "ec2:DeleteLaunchTemplateVersions": "old versions of a template",
-    "ec2:DeleteSnapshot": "EC2 asks for it with DeregisterImage that deletes snapshots",
-    "ec2:DeregisterImage": "a bake removes old images, or an unfinished one",
-    "ec2:DescribeFastLaunchImages": "a bake removes old images",
-    "ec2:DescribeSnapshots": "a bake shows how far the copy is",
+    "ec2:DeleteVolume": "a disk that a machine left behind",
     "ec2:DisableFastLaunch": "an image with Fast Launch is removed",
     "ec2:DisassociateAddress": "an address is on another interface",
     "ec2:EnableFastLaunch": "ami_bake_fast_launch",
@@ -34,6 +34,10 @@ RARE: Mapping[str, str] = {
     "ec2:RevokeSecurityGroupEgress": "a rule that somebody added goes",
     "ec2:StartInstances": "a manager that was stopped",
     "iam:CreateServiceLinkedRole": "EC2 makes its roles when an account uses spot, fleets or Fast Launch first",
+    "logs:DeleteLogGroup": "log groups with the farm's name",
+    "s3:GetObject": "installers in S3: their pre-signed URLs, and whether one is there",
+    "s3:ListBucket": "without it S3 does not tell an object that is missing from one that is forbidden",
+    "s3:PutObject": "installers of the controller",
     "servicequotas:GetAWSDefaultServiceQuota": "a quota that nobody ever changed",
 }
 
@@ -51,8 +55,9 @@ def allowed(policy: Path = POLICY) -> set[str]:
 
 
 def called(calls: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The actions of a rehearsal's record, also those that were only tried by a dry run."""
-    return {f"{call['service']}:{call['action']}" for call in calls} - FREE
+    """The permissions that a rehearsal's calls need, also those that were only tried by a dry run."""
+    names = {f"{call['service']}:{call['action']}" for call in calls} - FREE
+    return {COVERED.get(name, name) for name in names}
 
 
 def problems(calls: Iterable[Mapping[str, Any]], policy: Path = POLICY) -> list[str]:

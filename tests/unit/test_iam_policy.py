@@ -14,7 +14,7 @@ RECORD = Path(__file__).parents[1] / "fixtures/calls.json"
 
 @pytest.fixture
 def calls() -> list[dict[str, str]]:
-    """Every call of a rehearsal of bake, up, up again and down, once."""
+    """Every call of a rehearsal of bake, up, up again, check, status, down and destroy, once."""
     return [dict(zip(("service", "action"), name.split(":"), strict=True)) for name in json.loads(RECORD.read_text())]
 
 
