@@ -17,6 +17,7 @@ from farmnode.identity import normal_mac
 from farmnode.machine import Machine
 from farmnode.programs import Programs
 from farmnode.seal import seal
+from farmnode.smoke import smoke, write_frame
 from farmnode.status import status
 from farmnode.watch import watch
 
@@ -41,6 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("boot", help="become what the farm wants this machine to be, then report")
     commands.add_parser("watch", help="after the boot: look after this machine until it ends")
     commands.add_parser("seal", help="make this builder ready to become an image")
+    commands.add_parser("smoke", help="prove on this builder that Backburner runs a job")
+    command = commands.add_parser("frame", help="a task of the job of 'smoke'")
+    command.add_argument("folder", help="where its file goes")
+    command.add_argument("number", help="number of the task")
     command = commands.add_parser("converge", help="make the machine what the JSON on standard input says")
     command.add_argument("--check", action="store_true", help="change nothing, say what would change")
     command.add_argument("--diff", action="store_true", help="show backburner.xml before and after")
@@ -71,6 +76,14 @@ def _watch(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 def _seal(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
     return seal(machine)
+
+
+def _smoke(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    return smoke(machine)
+
+
+def _frame(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    return write_frame(options.folder, options.number, machine.computer_name)
 
 
 def _converge(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
@@ -122,6 +135,8 @@ _COMMANDS: Final[dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any
     "boot": _boot,
     "watch": _watch,
     "seal": _seal,
+    "smoke": _smoke,
+    "frame": _frame,
     "converge": _converge,
     "status": _status,
     "servers": _servers,

@@ -26,6 +26,7 @@ REASONS: Final = {
     "reminder": "the mail that reminds of running machines cannot be made or sent",
     "program": "a program of Windows failed or took too long",
     "route": "a route cannot be set as asked",
+    "smoke": "Backburner on the builder did not do the probe job",
     "service": "a Windows service is missing or does not reach the wanted state",
     "unexpected": "a defect of farmnode; its log has the traceback",
     "unknown_manager": "the manager's name does not resolve, or is no address",

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from farmnode import backburner_xml, first_run, paths, services
+from farmnode import backburner_xml, converge, first_run, paths, services
+from farmnode.converge import Desired
 from farmnode.errors import FarmNodeError
 from farmnode.machine import Machine
 
@@ -18,8 +19,9 @@ def seal(machine: Machine) -> dict[str, Any]:
 
     Running it again changes nothing.
     """
+    changed = _take_over(machine)
     with machine.alone():
-        changed = _have_file_written(machine)
+        changed |= _have_file_written(machine)
         for name in _NAMES:
             if machine.services.describe(name) != "stopped":
                 machine.services.stop(name)
@@ -34,6 +36,16 @@ def seal(machine: Machine) -> dict[str, Any]:
             changed = True
         machine.log.info(f"sealed: {paths.shown(path)} carries {identity.name}, {identity.mac}, {identity.address}")
         return {"changed": changed, "path": paths.shown(path), "identity": identity.as_json()}
+
+
+def _take_over(machine: Machine) -> bool:
+    """On a builder that started from a farm's image, the file carries that image's builder: make it this one's."""
+    own = machine.metadata.instance().identity
+    before = machine.state.image()
+    if before is None or before.mac == own.mac:
+        return False
+    # Any manager will do: a node sets its own when it boots.
+    return converge.apply(Desired(manager="127.0.0.1", identity=own), machine).changed
 
 
 def _have_file_written(machine: Machine) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rehearsal.hypervisor import Hypervisor
 from rehearsal.interfaces import RehearsalError
@@ -30,6 +30,7 @@ class Cloud(Protocol):
     def spot_interrupt(self, instance_id: str, in_seconds: float) -> None: ...
     def fail_next(self, action: str, code: str, count: int) -> None: ...
     def api_down(self, value: bool) -> None: ...
+    def set_vcpu_quota(self, lifecycle: Literal["spot", "on-demand"], vcpus: float) -> None: ...
 
 
 @dataclass
@@ -75,6 +76,14 @@ async def _capacity(context: Context, arguments: Sequence[str]) -> str:
     kind, zone, count = arguments
     context.cloud.set_capacity(kind, zone, None if count == "plenty" else _count(count, "N"))
     return f"{zone} has room for {count} instances of {kind} in all"
+
+
+async def _quota(context: Context, arguments: Sequence[str]) -> str:
+    lifecycle, vcpus = arguments
+    if lifecycle not in ("spot", "on-demand"):
+        raise RehearsalError(f"LIFECYCLE is spot or on-demand, not {lifecycle!r}")
+    context.cloud.set_vcpu_quota("spot" if lifecycle == "spot" else "on-demand", _count(vcpus, "VCPUS"))
+    return f"Service Quotas allows {vcpus} vCPUs {lifecycle}"
 
 
 async def _answer_lost(context: Context, arguments: Sequence[str]) -> str:
@@ -220,7 +229,10 @@ FAULTS = {
     for fault in (
         Fault("api-down", ("SECONDS",), "the EC2 API answers nobody", _api_down),
         Fault(
-            "api-error", ("ACTION", "CODE", "N"), "the next N calls of an action (or *) end with an error", _api_error
+            "api-error",
+            ("ACTION", "CODE", "N"),
+            "the next N calls of an action (or *) end with an error",
+            _api_error,
         ),
         Fault("answer-lost", ("ACTION", "N"), "the next N calls take effect, but their answer is lost", _answer_lost),
         Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
@@ -244,6 +256,7 @@ FAULTS = {
             "the studio's router stops (or goes on) forwarding the VPN's port",
             _port_forward,
         ),
+        Fault("quota", ("LIFECYCLE", "VCPUS"), "Service Quotas allows so many vCPUs, spot or on-demand", _quota),
         Fault("rebalance", ("MACHINE",), "EC2 advises to leave a spot instance", _rebalance),
         Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),

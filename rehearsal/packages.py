@@ -80,7 +80,7 @@ def python_package() -> bytes:
 
 def backburner_package(settings_encoding: SettingsEncoding = "utf-8") -> dict[str, Any]:
     """Autodesk Backburner: programs, nrapi.conf, its folder on PATH; the installer registers no service."""
-    programs = ("manager.exe", "server.exe", "monitor.exe", "managersvc.exe", "serversvc.exe", "cmdjob.exe")
+    programs = ("manager.exe", "server.exe", "monitor.exe", "managersvc.exe", "serversvc.exe")
     plug_path = _BACKBURNER.replace("\\", "/") + "/"
     return {
         "product_name": "Autodesk Backburner 2019.0",
@@ -89,6 +89,7 @@ def backburner_package(settings_encoding: SettingsEncoding = "utf-8") -> dict[st
         "publisher": "Autodesk",
         "files": {
             **{f"{_BACKBURNER}\\{name}": _program(name, "2019.0.0") for name in programs},
+            f"{_BACKBURNER}\\cmdjob.exe": "rehearsal-program",
             f"{_BACKBURNER}\\nrapi.conf": f"PlugPath={plug_path}\r\nSettingsEncoding={settings_encoding}\r\n",
             f"{_BACKBURNER}\\nrres.dat": "A stand-in of the rehearsal.\r\n",
         },

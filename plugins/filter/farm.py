@@ -10,7 +10,8 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 
 from ..module_utils import networks
-from ..plugin_utils import tables, user_data
+from ..plugin_utils import image_contents as contents
+from ..plugin_utils import installers, tables, user_data
 
 
 def zone_subnets(cloud_network: str, zones: Sequence[str]) -> list[dict[str, str]]:
@@ -47,12 +48,27 @@ def farm_user_data(
         raise AnsibleFilterError(f"farm_user_data: {error}.") from error
 
 
+def image_contents(installers: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What an image is made of."""
+    return contents.image_contents(installers, settings)
+
+
+def installer_url(source: Mapping[str, Any], bucket: str, region: str) -> str:
+    """Where a machine downloads an installer from."""
+    try:
+        return installers.download_url(source, bucket, region)
+    except Exception as error:  # botocore's have no common class with ours
+        raise AnsibleFilterError(f"installer_url: {error}.") from error
+
+
 class FilterModule:
     """Filters about the farm as a whole."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "farm_user_data": farm_user_data,
+            "image_contents": image_contents,
+            "installer_url": installer_url,
             "network_problems": network_problems,
             "text_table": text_table,
             "zone_subnets": zone_subnets,

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from ipaddress import AddressValueError, IPv4Address
 from typing import Any, Protocol
 
-from rehearsal.interfaces import Platform
+from rehearsal.interfaces import Outcome, Platform
 from rehearsal.windows.errors import WindowsError
 
 PROFILE = r"C:\Windows\ServiceProfiles\LocalService\AppData\Local\backburner"
@@ -50,6 +50,7 @@ class Host(Protocol):
     @property
     def computer_name(self) -> str: ...
     def log(self, text: str) -> None: ...
+    async def run(self, words: Sequence[str], *, user: str) -> Outcome: ...
 
 
 def write_file(files: Files, path: str, data: bytes) -> None:

@@ -7,6 +7,7 @@ task is one frame that takes a given time are ours.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,7 +42,10 @@ class JobError(Exception):
 
 @dataclass
 class Job:
-    """One fake render job: every frame is a task that takes ``seconds`` and writes one file beside ``output``."""
+    """One fake render job: every frame is a task that takes ``seconds`` and writes one file beside ``output``.
+
+    A job of cmdjob.exe has a ``command`` instead, which each task runs.
+    """
 
     handle: int
     name: str
@@ -59,6 +63,8 @@ class Job:
     finished: set[int] = field(default_factory=set)
     assigned: dict[int, str] = field(default_factory=dict)
     """Frame -> handle of the server that renders it now. Not kept over a restart."""
+    command: list[str] = field(default_factory=list)
+    """What each task runs instead of rendering, with the tokens of cmdjob.exe."""
     failures: dict[str, int] = field(default_factory=dict)
     """Server -> how often a task of this job failed on it."""
 
@@ -103,6 +109,7 @@ def new_job(handle: int, request: Mapping[str, Any]) -> Job:
             priority=int(request.get("priority", 50)),
             user=str(request.get("user", "artist")),
             computer=str(request.get("computer", "workstation")),
+            command=[str(word) for word in request.get("command", [])],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise JobError(f"a job needs name, first, last, seconds and output: {error!r}") from error
@@ -179,6 +186,7 @@ def save(files: Files, job: Job) -> None:
             element("Seconds", job.seconds),
             element("Finished", " ".join(str(frame) for frame in sorted(job.finished))),
             element("SubmittedAt", job.submitted),
+            element("Command", json.dumps(job.command)),
         )
     )
     files.make_directory(job.folder)
@@ -207,6 +215,7 @@ def load(files: Files) -> Iterator[Job]:
                     "priority": root.findtext("JobInfo/Priority"),
                     "user": root.findtext("JobInfo/User"),
                     "computer": root.findtext("JobInfo/Computer"),
+                    "command": json.loads(root.findtext("Tasks/Command", "[]")),
                 },
             )
             job.suspended = root.findtext("JobFlags/Active") == "No"

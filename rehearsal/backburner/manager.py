@@ -585,7 +585,15 @@ class _Manager:
         return None
 
     async def _assign(self, server: Server, job: Job, frame: int) -> None:
-        task = {"job": job.handle, "name": job.name, "frame": frame, "seconds": job.seconds, "output": job.output}
+        task: dict[str, Any] = {
+            "job": job.handle,
+            "name": job.name,
+            "frame": frame,
+            "seconds": job.seconds,
+            "output": job.output,
+        }
+        if job.command:
+            task["command"] = job.command
         async with self.assigning:
             try:
                 await self._ask(server.address, f"run {json.dumps(task)}")

@@ -16,10 +16,11 @@ from rehearsal.backburner.host import FILE_ERRORS, Host, in_task_list, resolve, 
 from rehearsal.backburner.log import Log
 from rehearsal.backburner.protocol import GREETING, PROMPT, Answer, Connection, ProtocolError, encode, read_line, send
 from rehearsal.backburner.settings import Settings, SettingsError, load, server_handle
-from rehearsal.windows.errors import WindowsError
+from rehearsal.windows.errors import NoStandIn, WindowsError
 
 REGISTER_INTERVAL = 5.0
 """Seconds between two attempts to register."""
+ACCOUNT = "NT AUTHORITY\\LocalService"
 RENDER_IMAGES = ("maxadapter.adp.exe", "3dsmax.exe")
 """Processes below serversvc.exe while a frame is rendered: the adapter and its child."""
 
@@ -51,6 +52,8 @@ class _Task:
     frame: int
     seconds: float
     output: str
+    command: tuple[str, ...] = ()
+    """What the task runs instead of rendering."""
 
     @property
     def file(self) -> str:
@@ -200,6 +203,7 @@ class _Server:
                 int(values["frame"]),
                 float(values["seconds"]),
                 str(values["output"]),
+                tuple(str(word) for word in values.get("command", [])),
             )
         except (ValueError, KeyError, TypeError):
             return Answer(501, "Bad arguments")
@@ -223,9 +227,28 @@ class _Server:
             work.cancel()
             self.log.warning(f"Job {task.job:08X} {task.name}: frame {task.frame} stopped: {why}")
 
+    async def _run_command(self, task: _Task, report: dict[str, str | int]) -> None:
+        """A task of cmdjob.exe: on Windows it runs as the account of this service (Backburner 2016 guide)."""
+        words = [word.replace("%tn", str(task.frame)) for word in task.command]
+        try:
+            outcome = await self.host.run(words, user=ACCOUNT)
+        except (*FILE_ERRORS, NoStandIn) as error:
+            report["error"] = f"cannot run {words[0]}: {error}"
+        else:
+            if outcome.rc:
+                text = (outcome.stdout + outcome.stderr).decode(errors="replace").strip()
+                report["error"] = f"{words[0]} ended with {outcome.rc}: {text[-300:]}"
+        if "error" in report:
+            self.log.error(f"Job {task.job:08X} {task.name}: task {task.frame} failed: {report['error']}")
+
     async def _render(self, task: _Task) -> None:
         self.log.info(f"Job {task.job:08X} {task.name}: frame {task.frame} started")
         report: dict[str, str | int] = {"server": self.handle, "job": task.job, "frame": task.frame}
+        if task.command:
+            await self._run_command(task, report)
+            self.rendering = None
+            await self._report(report)
+            return
         try:
             with in_task_list(self.host, RENDER_IMAGES) as running:
                 await asyncio.sleep(task.seconds)

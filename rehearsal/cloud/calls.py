@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rehearsal.cloud import s3
 from rehearsal.cloud.protocol import ApiRequest, Environ, read_request
 from rehearsal.interfaces import CallRecord
 
@@ -51,7 +52,7 @@ class CallLog:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         moment = self._clock()
         try:
-            request = read_request(environ)
+            request = s3.read_request(environ) if s3.is_request(environ) else read_request(environ)
         except (ValueError, UnicodeDecodeError) as error:
             body = f"This is the EC2 endpoint of the rehearsal. The request cannot be read: {error}.\n".encode()
             start_response("400 Bad Request", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])

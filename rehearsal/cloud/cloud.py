@@ -178,6 +178,11 @@ class Cloud:
                 else:
                     self.region.capacity[pool] = count
 
+    def set_vcpu_quota(self, lifecycle: Lifecycle, vcpus: float) -> None:
+        """What Service Quotas says about the standard families. A launch beyond it is not refused."""
+        with self.region.lock:
+            self.region.vcpu_quotas[{"spot": "L-34B43A08", "on-demand": "L-1216C47A"}[lifecycle]] = vcpus
+
     def spot_interrupt(self, instance_id: str, in_seconds: float = INTERRUPTION_NOTICE) -> None:
         """Announce that EC2 takes the spot instance away, and do so after ``in_seconds``."""
         with self.region.lock:

@@ -1,4 +1,4 @@
-"""The endpoint: one WSGI application for EC2, SSM, STS and IAM."""
+"""The endpoint: one WSGI application for EC2 and the services beside it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rehearsal.cloud import (  # noqa: F401  (they register their actions)
     instances,
     launch,
     network,
+    s3,
     spot_prices,
     tags,
     templates,
@@ -65,10 +66,16 @@ class Endpoint:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         request: ApiRequest = environ[REQUEST_KEY]
         as_json = bool(environ.get("HTTP_X_AMZ_TARGET"))
+        extra: list[tuple[str, str]] = []
         try:
-            body, kind, status = self._answer(request, environ, as_json)
+            if request.service == "s3":
+                body, kind, status, extra = s3.answer(self.region, environ)
+            else:
+                body, kind, status = self._answer(request, environ, as_json)
         except ApiError as error:
             (body, kind), status = render_error(error, as_json=as_json), error.status
+            if request.service == "s3":
+                body = s3.error_body(error)
         except ServiceException as error:
             status = 412 if error.code == "DryRunOperation" else 400
             body, kind = render_error(ApiError(error.code, error.message), as_json=as_json)
@@ -77,12 +84,12 @@ class Endpoint:
             failure = not_modelled(f"{request.service}:{request.action} with these parameters ({error!r})")
             (body, kind), status = render_error(failure, as_json=as_json), failure.status
         reason = HTTPStatus(status).phrase
-        start_response(f"{status} {reason}", [("Content-Type", kind), ("Content-Length", str(len(body)))])
-        return [body]
+        start_response(f"{status} {reason}", [("Content-Type", kind), ("Content-Length", str(len(body))), *extra])
+        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
 
     def _answer(self, request: ApiRequest, environ: Environ, as_json: bool) -> tuple[bytes, str, int]:
         home = self.region.settings.region
-        if request.region != home and request.service not in ("sts", "iam"):
+        if request.region != home and request.service not in ("sts", "iam", "pricing"):
             raise not_modelled(f"the region {request.region}: it rehearses {home} only")
         if as_json:
             return json.dumps(handle_json(self.region, request)).encode(), JSON, 200

@@ -1,12 +1,14 @@
-"""The few actions of SSM, STS, IAM and CloudWatch Logs that the playbooks' modules call."""
+"""The few actions of the services beside EC2 and S3 that the playbooks' modules call."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
-from rehearsal.cloud.catalog import parameters
+from rehearsal.cloud.catalog import instance_type, parameters
 from rehearsal.cloud.errors import ApiError, not_modelled
+from rehearsal.cloud.prices import on_demand_price
 from rehearsal.cloud.protocol import ApiRequest, request_id
 from rehearsal.cloud.region import Region
 
@@ -55,6 +57,68 @@ SSM: dict[str, Callable[[Region, ApiRequest], Json]] = {
 }
 
 
+# ------------------------------------------------------------------------------------------------------ Service Quotas
+
+# Amazon EC2 User Guide, "Amazon EC2 instance type quotas".
+QUOTA_NAMES = {
+    "L-34B43A08": "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
+    "L-1216C47A": "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
+}
+
+
+def get_service_quota(region: Region, request: ApiRequest) -> Json:
+    """The applied value. Only the vCPU quotas of the standard families are known."""
+    service, code = str(request.document.get("ServiceCode")), str(request.document.get("QuotaCode"))
+    if service != "ec2" or code not in QUOTA_NAMES:
+        raise not_modelled(f"the quota {code} of {service}")
+    name = region.settings.region
+    return {
+        "Quota": {
+            "ServiceCode": "ec2",
+            "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
+            "QuotaArn": f"arn:aws:servicequotas:{name}:{region.settings.account}:ec2/{code}",
+            "QuotaCode": code,
+            "QuotaName": QUOTA_NAMES[code],
+            "Value": region.vcpu_quotas[code],
+            "Unit": "None",
+            "Adjustable": True,
+            "GlobalQuota": False,
+        }
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- price list
+
+# The filters that leave one product of EC2: Windows with its licence on shared hardware, on-demand.
+PRODUCT = {
+    "operatingSystem": "Windows",
+    "preInstalledSw": "NA",
+    "licenseModel": "No License required",
+    "tenancy": "Shared",
+    "capacitystatus": "Used",
+}
+
+
+def get_products(region: Region, request: ApiRequest) -> Json:
+    """One product with its on-demand term (AWS Billing User Guide, "Reading the service price list file")."""
+    filters = {entry["Field"]: entry["Value"] for entry in request.document.get("Filters", [])}
+    kind = filters.pop("instanceType", "")
+    if request.document.get("ServiceCode") != "AmazonEC2" or filters != {
+        **PRODUCT,
+        "regionCode": region.settings.region,
+    }:
+        raise not_modelled(f"GetProducts with {json.dumps(request.document)}")
+    if instance_type(kind) is None:
+        return {"FormatVersion": "aws_v1", "PriceList": []}
+    dimension = {"unit": "Hrs", "pricePerUnit": {"USD": f"{on_demand_price(kind):.10f}"}, "beginRange": "0"}
+    product = {
+        "product": {"productFamily": "Compute Instance", "attributes": {"instanceType": kind, **filters}},
+        "serviceCode": "AmazonEC2",
+        "terms": {"OnDemand": {"REHEARSAL.TERM": {"priceDimensions": {"REHEARSAL.TERM.RATE": dimension}}}},
+    }
+    return {"FormatVersion": "aws_v1", "PriceList": [json.dumps(product)]}
+
+
 # ------------------------------------------------------------------------------------------------------ CloudWatch Logs
 
 
@@ -78,6 +142,8 @@ def delete_log_group(region: Region, request: ApiRequest) -> Json:
 
 JSON_ACTIONS: dict[tuple[str, str], Callable[[Region, ApiRequest], Json]] = {
     **{("ssm", name): handler for name, handler in SSM.items()},
+    ("servicequotas", "GetServiceQuota"): get_service_quota,
+    ("pricing", "GetProducts"): get_products,
     ("logs", "DeleteLogGroup"): delete_log_group,
     ("logs", "DescribeLogGroups"): describe_log_groups,
 }
@@ -109,7 +175,7 @@ QUERY: dict[tuple[str, str], Callable[[Region], str]] = {
 
 
 def handle_json(region: Region, request: ApiRequest) -> Json:
-    """SSM and CloudWatch Logs. ApiError: unknown service or action."""
+    """The services that speak JSON. ApiError: unknown service or action."""
     handler = JSON_ACTIONS.get((request.service, request.action))
     if handler is None:
         raise not_modelled(f"{request.service}:{request.action}")

@@ -16,7 +16,8 @@ class CloudSettings:
     """The simulated region. All times are seconds; real EC2 takes longer for each of them.
 
     ``capacity`` and ``spot_prices`` are keyed by (instance type, zone); what is missing is plentiful, respectively
-    priced by :mod:`rehearsal.cloud.prices`. ``images_complete_alone`` is for use without a hypervisor: an image turns
+    priced by :mod:`rehearsal.cloud.prices`. ``vcpu_quota`` is what Service Quotas says, for spot and for on-demand.
+    ``images_complete_alone`` is for use without a hypervisor: an image turns
     available after ``image_seconds`` instead of waiting for :meth:`rehearsal.cloud.Cloud.image_ready`.
     """
 
@@ -32,6 +33,7 @@ class CloudSettings:
     spot_prices: Mapping[tuple[str, str], float] = field(default_factory=dict)
     public_network: IPv4Network = PUBLIC_NETWORK
     address_quota: int = 5
+    vcpu_quota: float = 100_000.0
     call_log: Path | None = None
     seed: int | None = None
     clock: Callable[[], float] = time.time

@@ -13,6 +13,7 @@ import ntpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rehearsal.windows import control
 from rehearsal.windows.errors import WindowsError
 from rehearsal.windows.services import Service
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from rehearsal.windows.host import WindowsHost
 
 FORMAT = "rehearsal-msi"
+PROGRAM = "rehearsal-program"
+"""Content of a file that real processes on the host can start; ``rehearsal.windows.programs`` acts for it."""
 UNINSTALL_KEY = r"HKLM\SOFTWARE\Microsoft\Windows\CurrentVersion\Uninstall"
 PATH_KEY = r"HKLM\SYSTEM\CurrentControlSet\Control\Session Manager\Environment"
 _START_MODES = {"auto": "auto", "delayed": "delayed", "manual": "demand", "demand": "demand", "disabled": "disabled"}
@@ -67,6 +70,8 @@ def read(content: bytes) -> Package:
 
 
 def _content(text: str) -> bytes:
+    if text == PROGRAM:
+        return control.script().encode()
     return base64.b64decode(text[len("base64:") :]) if text.startswith("base64:") else text.encode()
 
 
@@ -78,6 +83,8 @@ async def install(host: WindowsHost, package: Package) -> None:
     for path, text in package.files.items():
         host.files.make_directory(ntpath.dirname(path))
         host.files.write_bytes(path, _content(text))
+        if text == PROGRAM:
+            host.files.real(path).chmod(0o755)
     for path, name, kind, data in package.registry:
         host.registry.set(path, name, kind, data)
     for entry in package.services:

@@ -11,6 +11,7 @@ DRILLS = [
     HERE / name
     for name in (
         "vpn",
+        "test_bake_drills.py",
         "test_fleet_drills.py",
         "test_lan_pc.py",
         "test_link.py",

@@ -28,6 +28,7 @@ from rehearsal.windows.programs.base import Invocation, Program, console, refuse
 
 TABLE: dict[str, Program] = {
     "cmd.exe": small.cmd,
+    "cmdjob.exe": backburner.cmdjob,
     "ec2launch.exe": ec2launch.main,
     "getmac.exe": small.getmac,
     "hostname.exe": small.hostname,

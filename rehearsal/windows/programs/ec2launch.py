@@ -1,4 +1,4 @@
-"""EC2Launch.exe: ``reset`` (reference: Amazon EC2 User Guide, "EC2Launch v2 settings", command line)."""
+"""EC2Launch.exe: ``reset`` and ``sysprep`` (reference: Amazon EC2 User Guide, "EC2Launch v2 settings", commands)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from rehearsal.windows.programs.base import Invocation, console, refuse
 
 
 async def main(invocation: Invocation) -> Outcome:
-    """``EC2Launch.exe reset [--clean|-c] [--block|-b]``: what runs once runs again at the next boot."""
+    """``EC2Launch.exe reset|sysprep [--clean|-c] [--block|-b]``: what runs once runs again at the next boot.
+
+    ``sysprep`` does the same here; it takes no identity from the host. ``--shutdown`` is not modelled.
+    """
     words = invocation.arguments
-    if words[:1] != ["reset"] or set(words[1:]) - {"--clean", "-c", "--block", "-b"}:
-        return refuse(invocation, "only 'reset [--clean] [--block]' is modelled")
+    if words[:1] not in (["reset"], ["sysprep"]) or set(words[1:]) - {"--clean", "-c", "--block", "-b"}:
+        return refuse(invocation, "only 'reset' and 'sysprep' with [--clean] [--block] are modelled")
     ec2launch.reset(invocation.host, clean=bool({"--clean", "-c"} & set(words)))
     return console("")

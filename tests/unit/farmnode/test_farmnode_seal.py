@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from farmnode_fakes import BUILDER, SAMPLE, Bench, instance
+from farmnode_fakes import BUILDER, NODE, SAMPLE, Bench, instance
 
 from farmnode.boot import Boot
 from farmnode.errors import FarmNodeError
@@ -33,6 +33,19 @@ def builder(bench: Bench) -> Bench:
 
     bench.windows.on_call = backburner
     return bench
+
+
+def test_builder_that_started_from_a_farms_image_takes_its_file_over(builder: Bench) -> None:
+    """Else the new image would name this builder in image.json and the one before in backburner.xml."""
+    seal(builder.machine)
+    assert BUILDER.mac in builder.file.read_text("utf-8").lower().replace("-", ":")
+    builder.metadata.answer = instance("", tag="builder", identity=NODE)
+    assert seal(builder.machine)["changed"] is True
+    text = builder.file.read_text("utf-8").lower()
+    assert "0611223344" in text.replace("-", "").replace(":", "")
+    assert "06aabbccdd" not in text.replace("-", "").replace(":", "")
+    assert json.loads(builder.machine.state.image_path.read_text())["mac"] == NODE.mac
+    assert seal(builder.machine)["changed"] is False
 
 
 def test_seal_and_seal_again(builder: Bench) -> None:

@@ -14,11 +14,13 @@ import boto3
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.renderfarm.cloud.plugins.module_utils.preflight import Facts
 from ansible_collections.renderfarm.cloud.plugins.modules import (
     ec2_destroy,
     ec2_farm_info,
     ec2_fleet,
     ec2_leftovers,
+    ec2_preflight,
     ec2_windows_access,
 )
 from cryptography.hazmat.primitives import serialization
@@ -55,14 +57,18 @@ def specified(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("module", [ec2_destroy, ec2_farm_info, ec2_fleet, ec2_leftovers, ec2_windows_access])
+@pytest.mark.parametrize(
+    "module", [ec2_destroy, ec2_farm_info, ec2_fleet, ec2_leftovers, ec2_preflight, ec2_windows_access]
+)
 def test_documentation_and_specification_agree(module):
     documentation = yaml.safe_load(module.DOCUMENTATION)
     assert documented(documentation["options"]) == specified(module.argument_spec())
     assert documentation["module"] == module.__name__.rpartition(".")[2]
 
 
-@pytest.mark.parametrize("module", [ec2_destroy, ec2_farm_info, ec2_fleet, ec2_leftovers, ec2_windows_access])
+@pytest.mark.parametrize(
+    "module", [ec2_destroy, ec2_farm_info, ec2_fleet, ec2_leftovers, ec2_preflight, ec2_windows_access]
+)
 def test_examples_are_valid_calls(module):
     name = f"renderfarm.cloud.{module.__name__.rpartition('.')[2]}"
     validator = ArgumentSpecValidator({**module.argument_spec(), "region": {"type": "str"}})
@@ -75,6 +81,11 @@ def test_examples_are_valid_calls(module):
 def test_what_a_fleet_returns_is_documented():
     returned = set(ec2_fleet.result(ec2_fleet.Outcome())) - {"changed", "diff"}
     assert returned == set(yaml.safe_load(ec2_fleet.RETURN))
+
+
+def test_what_a_preflight_returns_is_documented():
+    returned = set(ec2_preflight.result([], Facts())) - {"changed"}
+    assert returned == set(yaml.safe_load(ec2_preflight.RETURN))
 
 
 # --------------------------------------------------------------------------------------------------------- as a program

@@ -291,7 +291,9 @@ def test_the_first_boot_sets_a_password_and_runs_user_data_once(bench: Bench) ->
         assert "has no <persist>true</persist>: not run" in log_of(second)
         rc, _, _ = await second.program("C:\\Program Files\\Amazon\\EC2Launch\\EC2Launch.exe", "reset", "--clean")
         assert rc == 0 and not second.host.files.exists(ec2launch.LOG)
-        assert (await second.program("C:\\Program Files\\Amazon\\EC2Launch\\EC2Launch.exe", "sysprep"))[0] == 1
+        assert (await second.program("C:\\Program Files\\Amazon\\EC2Launch\\EC2Launch.exe", "sysprep", "--shutdown"))[
+            0
+        ] == 1
         await second.host.power_off()
         clone = second.again(FakePlatform("clone", "10.0.0.30"))
         metadata(clone.platform, b"<powershell>hostname</powershell>")

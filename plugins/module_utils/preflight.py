@@ -1,0 +1,519 @@
+# Copyright: Renderfarm Cloud contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What is known before anything is launched: each check is a pure function from the wish and the facts to findings.
+
+``preflight_facts`` asks AWS for the facts. A finding is ``fatal`` when the farm could not come up or would surprise
+with its price, ``warning`` when it may, ``ok`` when the check passed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any, Literal
+
+from .networks import NETWORKS, NetworkError, network_problems, parse_network
+from .prices import PUBLIC_IPV4_PER_HOUR, volume_per_hour, windows_share
+
+Severity = Literal["fatal", "warning", "ok"]
+Purpose = Literal["bake", "up", "check"]
+
+# vCPUs of the standard families in one Region (Amazon EC2 User Guide, "Amazon EC2 instance type quotas").
+QUOTAS: Mapping[str, tuple[str, str]] = {
+    "spot": ("L-34B43A08", "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests"),
+    "on-demand": ("L-1216C47A", "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances"),
+}
+_STANDARD = re.compile(r"(?:[acdhimrtz]|im|is)\d")
+POLICY_FILE = "docs/iam-policy.json"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found. ``remedy`` is empty when all is well."""
+
+    check: str
+    severity: Severity
+    text: str
+    remedy: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        return {"check": self.check, "severity": self.severity, "text": self.text, "remedy": self.remedy}
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What shall be launched: the settings of the farm that cost or that AWS may refuse."""
+
+    purpose: Purpose
+    region: str
+    zones: tuple[str, ...]
+    nodes: int
+    node_types: tuple[str, ...]
+    manager_type: str
+    builder_type: str
+    spot: bool
+    on_demand_fallback: bool
+    disk_gib: int
+    license_nodes: int
+    settings: Mapping[str, Any]
+    """The networks and the manager's address, as `network_problems` reads them."""
+    workstation: str
+    """Address of the studio's end of the tunnel: routes of the controller over it are the farm's own."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """One instance that runs in the account and Region."""
+
+    type: str
+    lifecycle: str
+    farm_role: str
+    """Its role in this farm, empty when it belongs to something else."""
+
+
+@dataclass(frozen=True)
+class Route:
+    """One route of the controller."""
+
+    network: IPv4Network
+    gateway: IPv4Address
+    device: str
+
+
+@dataclass
+class Facts:
+    """What AWS and the controller say. What could not be found out is None and explained in ``unknown``."""
+
+    credentials_problem: str = ""
+    """Why nothing could be asked; else empty."""
+    account: str = ""
+    caller: str = ""
+    permissions: Mapping[str, str] = field(default_factory=dict)
+    """IAM action -> ``allowed``, ``denied`` or what else the dry run said."""
+    quotas: Mapping[str, float | None] = field(default_factory=dict)
+    vcpus: Mapping[str, int] | None = None
+    offered: frozenset[tuple[str, str]] | None = None
+    running: Sequence[Running] | None = None
+    vpc_networks: Sequence[str] | None = None
+    """CIDR blocks of the farm's VPC."""
+    images: Sequence[Mapping[str, Any]] | None = None
+    """The farm's available images, newest first."""
+    base_image: Mapping[str, Any] | None = None
+    routes: Sequence[Route] | None = None
+    spot_prices: Mapping[tuple[str, str], float] | None = None
+    on_demand_prices: Mapping[str, float | None] | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Subject -> why it could not be found out."""
+
+
+def examine(wish: Wish, facts: Facts) -> list[Finding]:
+    """All findings, in the order in which a person would look."""
+    findings = []
+    for check in (credentials, permissions, networks, routes, offers, quotas, image, licences, price):
+        findings += check(wish, facts)
+    findings += [
+        Finding(subject, "warning", why, f"see {POLICY_FILE} for what the controller must be allowed")
+        for subject, why in facts.unknown.items()
+    ]
+    return findings
+
+
+def is_fatal(findings: Iterable[Finding]) -> bool:
+    return any(finding.severity == "fatal" for finding in findings)
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """The findings as a table of text: what stops the run first, each with its remedy below."""
+    order = ("fatal", "warning", "ok")
+    width = max((len(finding.check) for finding in findings), default=0)
+    lines = []
+    for finding in sorted(findings, key=lambda each: order.index(each.severity)):
+        lines.append(f"{finding.severity:<7}  {finding.check:<{width}}  {finding.text}")
+        if finding.remedy:
+            lines.append(f"{'':<7}  {'':<{width}}  -> {finding.remedy}")
+    return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------------------- the checks
+
+
+def credentials(wish: Wish, facts: Facts) -> list[Finding]:
+    """Who asks. Without an answer the checks that need AWS are left out."""
+    if facts.credentials_problem:
+        text, _, remedy = facts.credentials_problem.partition(" Remedy: ")
+        return [Finding("credentials", "fatal", text, remedy)]
+    return [Finding("credentials", "ok", f"account {facts.account}, {facts.caller}")]
+
+
+def permissions(wish: Wish, facts: Facts) -> list[Finding]:
+    """What the caller may not do. A dry run that ended otherwise says nothing about rights."""
+    if facts.credentials_problem:
+        return []
+    denied = sorted(action for action, outcome in facts.permissions.items() if outcome == "denied")
+    allowed = sum(outcome == "allowed" for outcome in facts.permissions.values())
+    if denied:
+        return [
+            Finding(
+                "permissions",
+                "fatal",
+                f"{facts.caller or 'the caller'} may not {', '.join(denied)}",
+                f"attach {POLICY_FILE} to that user or role",
+            )
+        ]
+    other = sorted(
+        f"{action} ({said})" for action, said in facts.permissions.items() if said not in ("allowed", "denied")
+    )
+    more = f"; not known: {', '.join(other)}" if other else ""
+    return [Finding("permissions", "ok", f"{allowed} actions are allowed (dry run){more}")]
+
+
+def networks(wish: Wish, facts: Facts) -> list[Finding]:
+    """The address plan, and the farm's VPC when it exists."""
+    problems = network_problems({**wish.settings, "farm_nodes": wish.nodes})
+    findings = [Finding("networks", "fatal", *_text_and_remedy(problem)) for problem in problems]
+    cloud = str(wish.settings.get("farm_cloud_network"))
+    if not problems and facts.vpc_networks and cloud not in facts.vpc_networks:
+        findings.append(
+            Finding(
+                "networks",
+                "fatal",
+                f"the farm's VPC has {', '.join(facts.vpc_networks)}, farm_cloud_network is {cloud}",
+                "set farm_cloud_network to the VPC's, or delete the farm's network first",
+            )
+        )
+    return findings or [Finding("networks", "ok", f"{cloud}, the manager at {wish.settings['farm_manager_address']}")]
+
+
+def _text_and_remedy(problem: str) -> tuple[str, str]:
+    """`network_problems` ends each sentence with what to write instead."""
+    text, found, example = problem.partition(", for example ")
+    return (text, f"for example {example}") if found else (problem, "correct it in inventory/group_vars/all/farm.yml")
+
+
+def routes(wish: Wish, facts: Facts) -> list[Finding]:
+    """Networks of the farm that the controller already sends somewhere else.
+
+    A wider route does no harm, for the longer prefix wins; one that is as long or longer takes the farm's traffic away.
+    """
+    if facts.routes is None:
+        return []
+    findings = []
+    for name in NETWORKS:
+        if name == "farm_lan_network" or not wish.settings.get(name):
+            continue
+        try:
+            network = parse_network(wish.settings[name])
+        except NetworkError:
+            continue  # `networks` says it
+        for route in facts.routes:
+            if route.network.subnet_of(network) and not _own_route(route, wish):
+                via = f"{route.gateway} ({route.device})" if int(route.gateway) else route.device
+                findings.append(
+                    Finding(
+                        "routes",
+                        "fatal",
+                        f"{name} is {network}, but this controller sends {route.network} to {via}",
+                        f"choose another {name}, or remove that route (`ip route`)",
+                    )
+                )
+    return findings or [Finding("routes", "ok", "no route of this controller takes the farm's networks")]
+
+
+def _own_route(route: Route, wish: Wish) -> bool:
+    """Through the workstation, or through a tunnel that ends here: then the controller is the workstation."""
+    return str(route.gateway) == wish.workstation or route.device.startswith(("tun", "ovpn"))
+
+
+def parse_routes(text: str) -> list[Route]:
+    """The IPv4 routes in ``/proc/net/route`` (proc(5)) without the default route. ValueError: another format."""
+    found = []
+    for line in text.splitlines()[1:]:
+        device, destination, gateway, _, _, _, _, mask, *_ = line.split()
+        network = IPv4Network((_address(destination), str(_address(mask))))
+        if network.prefixlen:
+            found.append(Route(network, _address(gateway), device))
+    return found
+
+
+def _address(digits: str) -> IPv4Address:
+    """Eight hexadecimal digits in the byte order of a little-endian machine."""
+    return IPv4Address(int.from_bytes(bytes.fromhex(digits), "little"))
+
+
+def offers(wish: Wish, facts: Facts) -> list[Finding]:
+    """Types that are unknown, or that the farm's zones do not have."""
+    if facts.offered is None:
+        return []
+    zones = {zone for _, zone in facts.offered}
+    findings = []
+    strange = [zone for zone in wish.zones if zone not in zones]
+    if strange:
+        findings.append(
+            Finding(
+                "zones",
+                "fatal",
+                f"{', '.join(strange)}: none of the farm's instance types is offered there",
+                f"name zones of {wish.region} in farm_zones: {', '.join(sorted(zones)) or wish.region + 'a'}",
+            )
+        )
+    findings += [
+        Finding(
+            "types",
+            "fatal",
+            f"{setting} {kind} is not offered in {wish.zones[0]}, the zone that it runs in",
+            f"another type, or another first zone: {_where(kind, facts.offered) or 'none of this Region has it'}",
+        )
+        for setting, kind in _single_machines(wish).items()
+        if (kind, wish.zones[0]) not in facts.offered
+    ]
+    if _launches_nodes(wish):
+        findings += _node_offers(wish, facts.offered)
+    return findings or [Finding("types", "ok", f"every type is offered in {', '.join(wish.zones)}")]
+
+
+def _node_offers(wish: Wish, offered: frozenset[tuple[str, str]]) -> list[Finding]:
+    nowhere = [kind for kind in wish.node_types if not any((kind, zone) in offered for zone in wish.zones)]
+    if not nowhere:
+        return []
+    return [
+        Finding(
+            "types",
+            "fatal" if len(nowhere) == len(wish.node_types) else "warning",
+            f"farm_node_types: {', '.join(nowhere)} not offered in {', '.join(wish.zones)}",
+            "remove them, or add zones to farm_zones: "
+            + (
+                "; ".join(f"{kind} in {_where(kind, offered)}" for kind in nowhere if _where(kind, offered))
+                or "none has them"
+            ),
+        )
+    ]
+
+
+def _where(kind: str, offered: frozenset[tuple[str, str]]) -> str:
+    return ", ".join(sorted(zone for each, zone in offered if each == kind))
+
+
+def _launches_nodes(wish: Wish) -> bool:
+    return wish.purpose != "bake" and wish.nodes > 0
+
+
+def _single_machines(wish: Wish) -> dict[str, str]:
+    """The machines beside the nodes: setting -> instance type."""
+    machines = {}
+    if wish.purpose in ("bake", "check"):
+        machines["farm_builder_type"] = wish.builder_type
+    if wish.purpose in ("up", "check"):
+        machines["farm_manager_type"] = wish.manager_type
+    return machines
+
+
+def is_standard(kind: str) -> bool:
+    """Whether the type counts against the quotas of the standard families (im4gn and is4gen belong to I)."""
+    return _STANDARD.match(kind) is not None
+
+
+def quotas(wish: Wish, facts: Facts) -> list[Finding]:
+    """The vCPUs that are still to be launched against what the account may run at a time."""
+    if facts.vcpus is None or facts.running is None:
+        return []
+    missing = {kind for kind in (*_single_machines(wish).values(), *wish.node_types) if kind not in facts.vcpus}
+    if missing:
+        return [
+            Finding(
+                "types",
+                "fatal",
+                f"{', '.join(sorted(missing))}: EC2 in {wish.region} knows no such type",
+                "correct farm_node_types, farm_manager_type or farm_builder_type, for example c7i.4xlarge",
+            )
+        ]
+    needed = _needed(wish, facts)
+    findings = [
+        finding
+        for lifecycle in ("on-demand", "spot")
+        if (finding := _quota(lifecycle, needed, wish, facts)) is not None
+    ]
+    others = [kind for kind in wish.node_types if not is_standard(kind)]
+    if others and _launches_nodes(wish):
+        findings.append(
+            Finding(
+                "quota",
+                "warning",
+                f"{', '.join(others)} count against quotas of their own, which are not checked",
+                "see Service Quotas, Amazon Elastic Compute Cloud (Amazon EC2)",
+            )
+        )
+    return findings
+
+
+def _needed(wish: Wish, facts: Facts) -> dict[str, int]:
+    """vCPUs to be launched, by lifecycle. Nodes count as the smallest of their types, for EC2 may choose that one."""
+    assert facts.vcpus is not None and facts.running is not None
+    roles = [instance.farm_role for instance in facts.running]
+    needed = {"spot": 0, "on-demand": 0}
+    if wish.purpose == "bake":
+        needed["on-demand"] += facts.vcpus[wish.builder_type]
+    if wish.purpose in ("up", "check"):
+        if "manager" not in roles:
+            needed["on-demand"] += facts.vcpus[wish.manager_type]
+        nodes = max(0, wish.nodes - roles.count("render_node"))
+        smallest = min((facts.vcpus[kind] for kind in wish.node_types if is_standard(kind)), default=0)
+        needed["spot" if wish.spot else "on-demand"] += nodes * smallest
+    return needed
+
+
+def _used(lifecycle: str, facts: Facts) -> int:
+    assert facts.vcpus is not None and facts.running is not None
+    return sum(
+        facts.vcpus.get(instance.type, 0)
+        for instance in facts.running
+        if instance.lifecycle == lifecycle and is_standard(instance.type)
+    )
+
+
+def _quota(lifecycle: str, needed: Mapping[str, int], wish: Wish, facts: Facts) -> Finding | None:
+    limit = facts.quotas.get(lifecycle)
+    code, title = QUOTAS[lifecycle]
+    want, used = needed[lifecycle], _used(lifecycle, facts)
+    if limit is None or not want:
+        return None
+    check = f"quota {lifecycle}"
+    state = f"{want} vCPUs wished, {used} in use, {limit:g} allowed"
+    if used + want <= limit:
+        return Finding(check, "ok", state)
+    remedy = (
+        f"ask for {used + want} in Service Quotas ({code}, {title}; it takes days): aws service-quotas "
+        f"request-service-quota-increase --service-code ec2 --quota-code {code} --desired-value {used + want} "
+        f"--region {wish.region}; or wish for fewer nodes"
+    )
+    rest = facts.quotas.get("on-demand")
+    if lifecycle == "spot" and wish.on_demand_fallback and rest is not None:
+        over = used + want - max(int(limit), used)
+        if _used("on-demand", facts) + needed["on-demand"] + over <= rest:
+            return Finding(check, "warning", f"{state}: the rest would be bought on-demand", remedy)
+    return Finding(check, "fatal", state, remedy)
+
+
+def image(wish: Wish, facts: Facts) -> list[Finding]:
+    """The image that machines start from."""
+    findings = []
+    if wish.purpose in ("bake", "check") and facts.base_image is not None:
+        smallest = max((int(size) for size in facts.base_image["sizes"]), default=0)
+        if wish.disk_gib < smallest:
+            findings.append(
+                Finding(
+                    "image",
+                    "fatal",
+                    f"farm_disk_gb is {wish.disk_gib}, but {facts.base_image['name']} has {smallest} GiB",
+                    f"farm_disk_gb: {smallest} or more",
+                )
+            )
+        else:
+            findings.append(Finding("image", "ok", f"a bake starts from {facts.base_image['name']}"))
+    if wish.purpose in ("up", "check") and facts.images is not None:
+        if facts.images:
+            newest = facts.images[0]
+            findings.append(Finding("image", "ok", f"{newest['name']} ({newest['image_id']}), {newest['created']}"))
+        else:
+            findings.append(
+                Finding(
+                    "image",
+                    "fatal" if wish.purpose == "up" else "warning",
+                    f"there is no image of the farm in {wish.region}",
+                    "make one first: ansible-playbook bake-ami.yml",
+                )
+            )
+    return findings
+
+
+def licences(wish: Wish, facts: Facts) -> list[Finding]:
+    """Nodes that would render nothing for want of a licence, and cost all the same."""
+    if not wish.license_nodes or not _launches_nodes(wish):
+        return []
+    if wish.nodes <= wish.license_nodes:
+        return [Finding("licences", "ok", f"{wish.nodes} nodes, {wish.license_nodes} licences")]
+    return [
+        Finding(
+            "licences",
+            "fatal",
+            f"{wish.nodes} nodes, but farm_license_nodes is {wish.license_nodes}",
+            f"farm_nodes={wish.license_nodes}, or raise farm_license_nodes if you have more (0: not counted)",
+        )
+    ]
+
+
+def price(wish: Wish, facts: Facts) -> list[Finding]:
+    """What an hour will cost: machines, Windows' licence in them, volumes and the manager's public address."""
+    if facts.credentials_problem:
+        return []
+    parts: list[tuple[float, float]] = []
+    words = []
+    on_demand = facts.on_demand_prices or {}
+    machines = 0
+    for setting, kind in _single_machines(wish).items():
+        if wish.purpose == "check" and setting == "farm_builder_type":
+            continue  # only while an image is baked
+        each = on_demand.get(kind)
+        if each is None:
+            return [_no_price(kind)]
+        machines += 1
+        parts.append((each, each))
+        words.append(f"{'manager' if setting == 'farm_manager_type' else 'builder'} {each:.2f}")
+    if _launches_nodes(wish):
+        low, high = _node_prices(wish, facts)
+        if low is None or high is None:
+            return [_no_price("the nodes")]
+        machines += wish.nodes
+        parts.append((wish.nodes * low, wish.nodes * high))
+        lifecycle = "spot" if wish.spot else "on-demand"
+        words.append(f"{wish.nodes} nodes {lifecycle} {_range(low, high)} each")
+    disks = machines * volume_per_hour(wish.disk_gib)
+    parts.append((disks + PUBLIC_IPV4_PER_HOUR,) * 2)
+    words.append(f"volumes {disks:.2f}, public address {PUBLIC_IPV4_PER_HOUR:.3f}")
+    share = _licence_share(wish, facts)
+    if share:
+        words.append(f"of it {share:.2f} Windows licences")
+    total = _range(sum(part[0] for part in parts), sum(part[1] for part in parts))
+    return [Finding("price", "ok", f"{total} USD per hour: {', '.join(words)}")]
+
+
+def _node_prices(wish: Wish, facts: Facts) -> tuple[float | None, float | None]:
+    """The cheapest and the dearest pool of the nodes, in USD per node and hour."""
+    if wish.spot:
+        known = [
+            each
+            for (kind, zone), each in (facts.spot_prices or {}).items()
+            if kind in wish.node_types and zone in wish.zones
+        ]
+    else:
+        prices = facts.on_demand_prices or {}
+        known = [each for kind in wish.node_types if (each := prices.get(kind)) is not None]
+    return min(known, default=None), max(known, default=None)
+
+
+def _licence_share(wish: Wish, facts: Facts) -> float:
+    vcpus = facts.vcpus or {}
+    total = sum(
+        vcpus.get(kind, 0) for setting, kind in _single_machines(wish).items() if setting != "farm_builder_type"
+    )
+    if wish.purpose == "bake":
+        total = vcpus.get(wish.builder_type, 0)
+    if _launches_nodes(wish):
+        total += wish.nodes * min((vcpus.get(kind, 0) for kind in wish.node_types), default=0)
+    return windows_share(total)
+
+
+def _no_price(what: str) -> Finding:
+    return Finding(
+        "price",
+        "warning",
+        f"the price of {what} is not known",
+        f"allow pricing:GetProducts and ec2:DescribeSpotPriceHistory ({POLICY_FILE}), or look at https://aws.amazon.com/ec2/pricing/",
+    )
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"

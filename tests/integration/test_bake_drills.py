@@ -1,0 +1,287 @@
+"""What goes wrong while an image is baked, and what is left then: each case for real, asserted with the AWS CLI.
+
+The tests build on each other and run in their order: refusals on an empty account first, then a bake that is killed,
+one that fails and is continued, one that ends well, and what later bakes make of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rehearsal import proof
+from rehearsal.proof import ProofError, Rehearsal, Step
+from tests import iam_policy
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
+
+# What a bake changes on an empty account, in the order of the calls; what is not listed there is a read.
+CHANGES = (
+    "CreateVpc", "ModifyVpcAttribute", "CreateSubnet", "CreateInternetGateway", "AttachInternetGateway",
+    "CreateRouteTable", "CreateRoute", "AssociateRouteTable", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress",
+    "ImportKeyPair", "RunInstances",
+)  # fmt: skip
+READS = (
+    "DescribeInstances", "DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeVpcs", "DescribeSubnets",
+    "DescribeSecurityGroups", "DescribeRouteTables", "DescribeInternetGateways", "DescribeKeyPairs", "DescribeImages",
+    "DescribeTags", "DescribeVolumes", "DescribeSnapshots", "GetParameter",
+)  # fmt: skip
+# These have the builder running already.
+LATE = ("GetConsoleOutput", "GetPasswordData", "StopInstances", "CreateImage")
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
+    folder = tmp_path_factory.mktemp("bake") / "rehearsal"
+    here = ["--dir", str(folder)]
+    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=120)
+    try:
+        yield Rehearsal(folder, print)
+    finally:
+        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=120)
+
+
+def bake(farm: Rehearsal, **variables: Any) -> Step:
+    return farm.playbook(
+        "bake-ami.yml", "-e", json.dumps({f"ami_bake_{name}": value for name, value in variables.items()})
+    )
+
+
+def inject(farm: Rehearsal, *fault: str) -> None:
+    command = [sys.executable, "-m", "rehearsal", "inject", "--dir", str(farm.folder), *fault]
+    subprocess.run(command, check=True, timeout=60)
+
+
+@contextlib.contextmanager
+def denied(farm: Rehearsal, action: str) -> Iterator[None]:
+    inject(farm, "deny", action, "on")
+    try:
+        yield
+    finally:
+        inject(farm, "deny", action, "off")
+
+
+def images(farm: Rehearsal) -> list[dict[str, Any]]:
+    return sorted(
+        farm.aws("ec2", "describe-images", "--owners", "self")["Images"], key=lambda image: str(image["CreationDate"])
+    )
+
+
+def left(farm: Rehearsal) -> dict[str, list[str]]:
+    """What costs money beside images: builders, volumes, snapshots of no image."""
+    alive = "Name=instance-state-name,Values=pending,running,stopping,stopped"
+    groups = farm.aws("ec2", "describe-instances", "--filters", alive)["Reservations"]
+    of_images = {disk["Ebs"]["SnapshotId"] for image in images(farm) for disk in image["BlockDeviceMappings"]}
+    snapshots = farm.aws("ec2", "describe-snapshots", "--owner-ids", "self")["Snapshots"]
+    found = {
+        "instances": [instance["InstanceId"] for group in groups for instance in group["Instances"]],
+        "volumes": [volume["VolumeId"] for volume in farm.aws("ec2", "describe-volumes")["Volumes"]],
+        "snapshots": [one["SnapshotId"] for one in snapshots if one["SnapshotId"] not in of_images],
+        "half images": [image["ImageId"] for image in images(farm) if image["State"] != "available"],
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def said(step: Step) -> str:
+    """The output on one line: Ansible wraps messages where it likes."""
+    return " ".join(step.log.read_text().split())
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(1)
+    return condition()
+
+
+# ------------------------------------------------------------------------------------------------ refused before a cost
+
+
+def refused(farm: Rehearsal, *arguments: str, match: str) -> None:
+    """The playbook fails with all that ``match`` says, and nothing was changed."""
+    before = len(farm.calls())
+    with pytest.raises(ProofError, match=match):
+        farm.playbook(*arguments)
+    assert [call["action"] for call in farm.calls()[before:] if call["mutating"]] == []
+
+
+def test_quota_that_is_too_small(farm: Rehearsal) -> None:
+    inject(farm, "quota", "on-demand", "3")
+    refused(farm, "bake-ami.yml", match=r"(?s)quota on-demand  4 vCPUs wished.*request-service-quota-increase")
+    inject(farm, "quota", "on-demand", "19")
+    inject(farm, "quota", "spot", "64")
+    # 5 nodes of 16 vCPUs and the manager: 80 spot, 4 on-demand; what spot lacks (16) would be one too many on-demand
+    refused(farm, "farm-up.yml", "-e", "farm_nodes=5", match=r"(?s)fatal +quota spot.*fatal +image")
+    inject(farm, "quota", "on-demand", "20")
+    text = farm.playbook("playbooks/farm-check.yml", "-e", "farm_nodes=5").log.read_text()
+    assert re.search(r"warning +quota spot .*bought on-demand", text)
+    for lifecycle in ("on-demand", "spot"):
+        inject(farm, "quota", lifecycle, "100000")
+
+
+def test_all_that_is_wrong_comes_at_once(farm: Rehearsal) -> None:
+    wrong = {
+        "farm_zones": ["eu-central-1a"],
+        "farm_node_types": ["c7i.4xlarge", "c99.4xlarge"],
+        "farm_manager_address": "10.0.0.2",
+        "farm_license_nodes": 3,
+        "farm_nodes": 5,
+    }
+    refused(
+        farm, "farm-up.yml", "-e", json.dumps(wrong), match=r"(?s)farm_manager_address.*c99\.4xlarge.*image.*licences"
+    )
+
+
+@pytest.mark.parametrize("action", [*READS, *CHANGES])
+def test_missing_right_is_told_and_leaves_nothing(farm: Rehearsal, action: str) -> None:
+    """Rights that the pre-flight cannot try end the bake later, before the builder: the network costs nothing.
+
+    amazon.aws's module for security groups does not pass on why EC2 refused a rule; the next pre-flight says it.
+    """
+    with denied(farm, action):
+        with pytest.raises(ProofError) as error:
+            bake(farm)
+        if action not in str(error.value):
+            with pytest.raises(ProofError, match=action):
+                farm.playbook("playbooks/farm-check.yml")
+    assert left(farm) == {}
+
+
+@pytest.mark.parametrize("action", LATE)
+def test_missing_right_with_a_builder_running_leaves_nothing(farm: Rehearsal, action: str) -> None:
+    with denied(farm, action), pytest.raises(ProofError, match=action):
+        bake(farm, smoke=False)
+    assert until(lambda: left(farm) == {}, 30), left(farm)
+
+
+# ------------------------------------------------------------------------------------------------- killed in the middle
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("moment", ["Download Python", r"Make the image \S+"])
+def test_killed_bake_leaves_nothing(farm: Rehearsal, sign: signal.Signals, moment: str) -> None:
+    whole = [image["ImageId"] for image in images(farm)]
+    process, log = start_bake(farm)
+    try:
+        pattern = re.compile(rf"^TASK \[.*{moment}\]", re.MULTILINE)
+        assert until(lambda: bool(pattern.search(log.read_text())) or process.poll() is not None, 600)
+        assert process.poll() is None, log.read_text()[-2000:]
+        time.sleep(1)
+        for pid in bakers(farm):
+            os.kill(pid, sign)
+        process.wait(timeout=120)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    assert until(lambda: left(farm) == {} and bakers(farm) == [], 120), left(farm)
+    assert set(whole) <= {image["ImageId"] for image in images(farm)}
+    assert len(images(farm)) <= len(whole) + 1  # it may have become whole just then
+
+
+def start_bake(farm: Rehearsal) -> tuple[subprocess.Popen[bytes], Path]:
+    log = farm.folder / "logs" / "killed.log"
+    log.parent.mkdir(exist_ok=True)
+    inside = [sys.executable, "-m", "rehearsal", "exec", "--dir", str(farm.folder), "--"]
+    playbook = [str(Path(sys.executable).parent / "ansible-playbook"), "bake-ami.yml"]
+    settings = ["-e", "ami_bake_smoke=false", "-e", "ami_bake_force=true"]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [*inside, *playbook, *settings], stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+        )
+    return process, log
+
+
+def bakers(farm: Rehearsal) -> list[int]:
+    """The ansible-playbook processes that the records of bakes name."""
+    return [json.loads(path.read_text())["pid"] for path in (farm.folder / "controller/bakes").glob("*.json")]
+
+
+# --------------------------------------------------------------------------------------------------- failed, continued
+
+
+def test_bake_that_fails_goes_on_with_the_same_builder(farm: Rehearsal) -> None:
+    installers = yaml.safe_load((farm.folder / "inventory/group_vars/all/rehearsal.yml").read_text())["farm_installers"]
+    installers["openvpn"]["sha256"] = "0" * 64
+    broken = farm.folder / "broken.json"
+    broken.write_text(json.dumps({"farm_installers": installers, "ami_bake_resume": True}))
+    with pytest.raises(ProofError, match=r"USD per\s+hour"):
+        farm.playbook("bake-ami.yml", "-e", f"@{broken}")
+    builder = left(farm)["instances"]
+    assert len(builder) == 1
+    step = bake(farm, resume=True, force=True)
+    assert f"Goes on with the builder {builder[0]}" in said(step)
+    assert "ec2:RunInstances" not in step.changes
+    assert images(farm)[-1]["SourceInstanceId"] == builder[0]
+    assert left(farm) == {}
+
+
+# --------------------------------------------------------------------------------------------------- again and again
+
+
+def test_second_bake_reuses_what_is_unchanged(farm: Rehearsal) -> None:
+    newest = images(farm)[-1]
+    step = bake(farm)
+    assert f"Nothing to bake: {newest['Name']} ({newest['ImageId']}) has the same contents" in said(step)
+    assert "RunInstances" not in str(step.changes)
+    assert images(farm)[-1] == newest
+    assert bake(farm).changes == []
+
+
+def test_image_says_what_is_in_it(farm: Rehearsal) -> None:
+    newest = images(farm)[-1]
+    tags = {tag["Key"]: tag["Value"] for tag in newest["Tags"]}
+    manifest = json.loads((farm.folder / f"controller/images/{newest['ImageId']}.json").read_text())
+    in_image = json.loads((farm.folder / f"images/{newest['ImageId']}/c/RenderFarm/manifest.json").read_text())
+    assert manifest == {**in_image, "image": newest["ImageId"]}
+    assert tags["renderfarm:contents"] == manifest["hash"]
+    assert max(len(value) for value in tags.values()) <= 256
+    assert [item["name"] for item in manifest["contents"]] == ["python", "backburner", "openvpn", "3ds Max 2026"]
+
+
+def test_two_of_five_images_stay_with_their_snapshots(farm: Rehearsal) -> None:
+    for number in range(5):
+        bake(farm, force=True, base="last", keep=2, version=f"keep{number}", smoke=number == 0)
+    assert [image["Name"] for image in images(farm)] == ["studio-keep3", "studio-keep4"]
+    assert left(farm) == {}
+    snapshots = farm.aws("ec2", "describe-snapshots", "--owner-ids", "self")["Snapshots"]
+    assert len(snapshots) == 2
+
+
+def test_image_in_use_stays(farm: Rehearsal) -> None:
+    farm.playbook("farm-up.yml", "-e", "farm_nodes=1")
+    used = images(farm)[-1]["ImageId"]
+    step = bake(farm, force=True, base="last", keep=1, version="newer", smoke=False)
+    assert "Too old, but in use" in said(step)
+    assert used in {image["ImageId"] for image in images(farm)}
+    farm.playbook("farm-down.yml")
+    bake(farm, base="last", keep=1)
+    assert [image["Name"] for image in images(farm)] == ["studio-newer"]
+    proof.prove_nothing_left(farm)
+
+
+def test_fast_launch_goes_with_its_image(farm: Rehearsal) -> None:
+    bake(farm, force=True, base="last", keep=1, version="fast", smoke=False, sysprep=True, fast_launch=6)
+    assert len(farm.aws("ec2", "describe-fast-launch-images")["FastLaunchImages"]) == 1
+    assert len(left(farm)["snapshots"]) == 6
+    bake(farm, force=True, base="last", keep=1, version="slow", smoke=False)
+    assert farm.aws("ec2", "describe-fast-launch-images")["FastLaunchImages"] == []
+    assert left(farm) == {}
+
+
+def test_policy_allows_every_call_that_was_made(farm: Rehearsal) -> None:
+    missing = [problem for problem in iam_policy.problems(farm.calls()) if "is called" in problem]
+    assert missing == []

@@ -1,0 +1,369 @@
+"""What is found before anything is launched: each check on facts that are given, and the facts from a fake AWS."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+import pytest
+from ansible_collections.renderfarm.cloud.plugins.module_utils import preflight, preflight_facts, prices
+from ansible_collections.renderfarm.cloud.plugins.module_utils.preflight import Facts, Finding, Route, Running, Wish
+from botocore.exceptions import ClientError, NoCredentialsError
+
+from tests import iam_policy
+
+TYPES = ("c7i.4xlarge", "c6i.4xlarge")
+WISH = Wish(
+    purpose="up",
+    region="eu-central-1",
+    zones=("eu-central-1a", "eu-central-1b"),
+    nodes=10,
+    node_types=TYPES,
+    manager_type="m7i.xlarge",
+    builder_type="m7i.xlarge",
+    spot=True,
+    on_demand_fallback=True,
+    disk_gib=80,
+    license_nodes=0,
+    settings={
+        "farm_lan_network": "192.168.1.0/24",
+        "farm_cloud_network": "10.0.0.0/24",
+        "farm_tunnel_network": "10.8.0.0/24",
+        "farm_remote_network": "10.9.0.0/24",
+        "farm_manager_address": "10.0.0.10",
+        "farm_zones": ["eu-central-1a", "eu-central-1b"],
+    },
+    workstation="192.168.1.10",
+)
+
+
+def facts(**changes: Any) -> Facts:
+    """An account in which nothing stands in the way."""
+    known: dict[str, Any] = {
+        "account": "123456789012",
+        "caller": "arn:aws:iam::123456789012:user/farm",
+        "permissions": {"ec2:CreateVpc": "allowed"},
+        "quotas": {"spot": 1000.0, "on-demand": 100.0},
+        "vcpus": {"c7i.4xlarge": 16, "c6i.4xlarge": 16, "m7i.xlarge": 4},
+        "offered": frozenset((kind, zone) for kind in (*TYPES, "m7i.xlarge") for zone in WISH.zones),
+        "running": [],
+        "vpc_networks": [],
+        "images": [{"image_id": "ami-1", "name": "studio-1", "created": "2026-11-01T00:00:00.000Z"}],
+        "base_image": {"image_id": "ami-0", "name": "Windows_Server-2022", "sizes": [30]},
+        "routes": [],
+        "spot_prices": {(kind, zone): 0.9 for kind in TYPES for zone in WISH.zones},
+        "on_demand_prices": {"m7i.xlarge": 0.4, "c7i.4xlarge": 1.5, "c6i.4xlarge": 1.6},
+    }
+    return Facts(**{**known, **changes})
+
+
+def found(wish: Wish, known: Facts, severity: str) -> dict[str, Finding]:
+    return {finding.check: finding for finding in preflight.examine(wish, known) if finding.severity == severity}
+
+
+def test_nothing_in_the_way():
+    findings = preflight.examine(WISH, facts())
+    assert {finding.severity for finding in findings} == {"ok"}
+    assert not preflight.is_fatal(findings)
+    assert all(not finding.remedy for finding in findings)
+
+
+def test_every_finding_that_is_not_ok_has_a_remedy_and_all_come_at_once():
+    bad = facts(
+        permissions={"ec2:RunInstances": "denied"},
+        quotas={"spot": 16.0, "on-demand": 0.0},
+        offered=frozenset({("c7i.4xlarge", "eu-central-1a")}),
+        images=[],
+        routes=[Route(IPv4Network("10.0.0.128/25"), IPv4Address("192.168.1.1"), "eth0")],
+        on_demand_prices={},
+    )
+    settings = {**WISH.settings, "farm_tunnel_network": "192.168.1.0/24"}
+    findings = preflight.examine(replace(WISH, license_nodes=3, settings=settings), bad)
+    fatal = {finding.check for finding in findings if finding.severity == "fatal"}
+    assert fatal >= {"permissions", "quota spot", "quota on-demand", "zones", "types", "image", "routes", "licences"}
+    assert "networks" in fatal
+    assert all(finding.remedy for finding in findings if finding.severity != "ok")
+    report = preflight.report(findings)
+    assert report.startswith("fatal")
+    assert report.index("licences") < report.index("credentials")
+
+
+def test_credentials_alone_are_told_when_nobody_may_ask():
+    findings = preflight.examine(WISH, Facts(credentials_problem="Could not ask AWS. Remedy: log in.", routes=[]))
+    assert [(f.check, f.remedy) for f in findings if f.severity == "fatal"] == [("credentials", "log in.")]
+
+
+@pytest.mark.parametrize(
+    ("spot", "on_demand", "fallback", "severity"),
+    [
+        (160, 4, True, {"ok"}),
+        (159, 4, False, {"fatal"}),
+        (96, 68, True, {"warning"}),  # 64 vCPUs of 160 on-demand, beside the manager's 4
+        (96, 67, True, {"fatal"}),
+        (96, 68, False, {"fatal"}),
+    ],
+)
+def test_spot_quota_with_and_without_fallback(spot, on_demand, fallback, severity):
+    known = facts(quotas={"spot": float(spot), "on-demand": float(on_demand)})
+    checks = preflight.quotas(replace(WISH, on_demand_fallback=fallback), known)
+    assert {finding.severity for finding in checks if finding.check == "quota spot"} == severity
+
+
+def test_machines_that_run_count_against_the_quota_and_are_not_launched_again():
+    nodes = [Running("c7i.4xlarge", "spot", "render_node")] * 10
+    known = facts(
+        running=[*nodes, Running("m7i.xlarge", "on-demand", "manager")], quotas={"spot": 160.0, "on-demand": 4.0}
+    )
+    assert preflight.quotas(WISH, known) == []  # nothing is missing
+    more = preflight.quotas(replace(WISH, nodes=11), known)
+    assert [(finding.check, finding.severity) for finding in more] == [("quota spot", "fatal")]
+    assert "--desired-value 176" in more[0].remedy
+
+
+def test_other_machines_of_the_account_count_too():
+    known = facts(running=[Running("m5.xlarge", "on-demand", "")], quotas={"spot": 1000.0, "on-demand": 7.0})
+    known.vcpus = {**known.vcpus, "m5.xlarge": 4}
+    assert found(WISH, known, "fatal").keys() == {"quota on-demand"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "standard"),
+    [("c7i.4xlarge", True), ("m5.large", True), ("im4gn.large", True), ("g5.xlarge", False), ("p4d.24xlarge", False),
+     ("inf2.xlarge", False), ("mac2.metal", False), ("hpc7a.96xlarge", False),
+     ("trn1.2xlarge", False), ("x2idn.16xlarge", False)],
+)  # fmt: skip
+def test_families_of_the_standard_quotas(kind, standard):
+    assert preflight.is_standard(kind) is standard
+
+
+def test_type_that_does_not_exist():
+    known = facts()
+    known.vcpus = {"c7i.4xlarge": 16, "m7i.xlarge": 4}
+    assert "c6i.4xlarge" in found(WISH, known, "fatal")["types"].text
+
+
+def test_some_types_missing_is_a_warning_all_missing_is_fatal():
+    rest = facts().offered - {("c6i.4xlarge", zone) for zone in WISH.zones}
+    assert "c6i.4xlarge" in found(WISH, facts(offered=rest), "warning")["types"].text
+    none = rest - {("c7i.4xlarge", zone) for zone in WISH.zones}
+    assert "types" in found(WISH, facts(offered=none), "fatal")
+
+
+@pytest.mark.parametrize(
+    ("network", "gateway", "device", "fatal"),
+    [
+        ("10.0.0.0/24", "192.168.1.10", "eth0", False),  # the farm's own, through the workstation
+        ("10.0.0.0/24", "192.168.1.1", "eth0", True),
+        ("10.0.0.64/26", "0.0.0.0", "docker0", True),
+        ("10.0.0.0/8", "192.168.1.1", "eth0", False),  # wider: the farm's route wins
+        ("10.8.0.0/24", "10.8.0.1", "tun0", False),  # the controller is the workstation
+        ("172.17.0.0/16", "0.0.0.0", "docker0", False),
+    ],
+)
+def test_routes_of_the_controller(network, gateway, device, fatal):
+    route = Route(IPv4Network(network), IPv4Address(gateway), device)
+    assert ("routes" in found(WISH, facts(routes=[route]), "fatal")) is fatal
+
+
+def test_routes_of_proc():
+    text = (
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "eth0\t0000000A\t0A01A8C0\t0003\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+    )
+    assert preflight.parse_routes(text) == [Route(IPv4Network("10.0.0.0/24"), IPv4Address("192.168.1.10"), "eth0")]
+
+
+def test_vpc_with_another_network():
+    assert "networks" in found(WISH, facts(vpc_networks=["10.1.0.0/24"]), "fatal")
+    assert "networks" not in found(WISH, facts(vpc_networks=["10.0.0.0/24"]), "fatal")
+
+
+@pytest.mark.parametrize(("licences", "fatal"), [(0, False), (9, True), (10, False)])
+def test_licences(licences, fatal):
+    assert ("licences" in found(replace(WISH, license_nodes=licences), facts(), "fatal")) is fatal
+
+
+def test_image_is_needed_for_up_and_made_by_a_bake():
+    assert "image" in found(WISH, facts(images=[]), "fatal")
+    assert "image" not in found(replace(WISH, purpose="bake"), facts(images=[]), "fatal")
+    small = found(replace(WISH, purpose="bake", disk_gib=20), facts(), "fatal")["image"]
+    assert "30" in small.remedy
+
+
+def test_price_of_an_hour():
+    text = found(WISH, facts(), "ok")["price"].text
+    disks = 11 * 80 * prices.GP3_PER_GIB_MONTH / prices.HOURS_PER_MONTH
+    assert text.startswith(f"{0.4 + 10 * 0.9 + disks + prices.PUBLIC_IPV4_PER_HOUR:.2f} USD per hour")
+    assert f"{(160 + 4) * 0.046:.2f} Windows" in text
+    assert "price" in found(WISH, facts(spot_prices={}), "warning")
+
+
+def test_on_demand_price_from_the_price_list():
+    def product(price: str, unit: str = "Hrs") -> str:
+        dimension = {"unit": unit, "pricePerUnit": {"USD": price}}
+        return json.dumps({"terms": {"OnDemand": {"A": {"priceDimensions": {"B": dimension}}}}})
+
+    assert prices.on_demand_price([product("0.3680000000")]) == 0.368
+    assert prices.on_demand_price([product("0.0000000000"), product("1.0", "Quantity")]) is None
+    assert prices.on_demand_price([]) is None
+    assert [prices.price_region(name) for name in ("eu-west-3", "ap-east-1", "us-west-2", "sa-east-1")] == [
+        "eu-central-1", "ap-south-1", "us-east-1", "us-east-1",
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------------- the facts
+
+
+def refused(code: str, operation: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "No."}}, operation)
+
+
+class FakeClient:
+    """Answers what it was told; dry runs end as EC2 ends them."""
+
+    def __init__(self, answers: dict[str, Any], denied: set[str] = frozenset()) -> None:
+        self.answers, self.denied = answers, denied
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, method: str) -> Any:
+        operation = "".join(word.capitalize() for word in method.split("_"))
+
+        def call(**parameters: Any) -> Any:
+            self.calls.append((operation, parameters))
+            if operation in self.denied:
+                raise refused("UnauthorizedOperation", operation)
+            if parameters.get("DryRun"):
+                raise refused("DryRunOperation", operation)
+            answer = self.answers.get(operation)
+            if isinstance(answer, Exception):
+                raise answer
+            assert answer is not None, f"{operation} is not answered"
+            return answer
+
+        return call
+
+    def get_paginator(self, method: str) -> Any:
+        class Paginator:
+            def paginate(inner, **parameters: Any) -> list[Any]:
+                parameters.pop("PaginationConfig", None)
+                return [getattr(self, method)(**parameters)]
+
+        return Paginator()
+
+
+IMAGE = {
+    "ImageId": "ami-1", "Name": "studio-1", "CreationDate": "2026-11-01T00:00:00.000Z", "State": "available",
+    "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 80, "SnapshotId": "snap-1"}}],
+    "Tags": [{"Key": "renderfarm:farm", "Value": "studio"}],
+}  # fmt: skip
+
+
+def aws(denied: set[str] = frozenset(), **changes: Any) -> dict[str, FakeClient]:
+    ec2: dict[str, Any] = {
+        "DescribeInstances": {"Reservations": []},
+        "DescribeInstanceTypes": {
+            "InstanceTypes": [
+                {"InstanceType": kind, "VCpuInfo": {"DefaultVCpus": 16}} for kind in (*TYPES, "m7i.xlarge")
+            ]
+        },
+        "DescribeInstanceTypeOfferings": {
+            "InstanceTypeOfferings": [{"InstanceType": "c7i.4xlarge", "Location": "eu-central-1a"}]
+        },
+        "DescribeVpcs": {"Vpcs": [{"VpcId": "vpc-1", "CidrBlock": "10.0.0.0/24"}]},
+        "DescribeSubnets": {"Subnets": [{"SubnetId": "subnet-1"}]},
+        "DescribeSecurityGroups": {"SecurityGroups": []},
+        "DescribeRouteTables": {"RouteTables": []},
+        "DescribeLaunchTemplates": {"LaunchTemplates": []},
+        "DescribeImages": {"Images": [IMAGE]},
+        "DescribeSpotPriceHistory": {
+            "SpotPriceHistory": [
+                {"InstanceType": "c7i.4xlarge", "AvailabilityZone": "eu-central-1a", "SpotPrice": "0.51"}
+            ]
+        },
+        **changes,
+    }
+    quota = refused("NoSuchResourceException", "GetServiceQuota")
+    default = {"Quota": {"Value": 5.0}}
+    return {
+        "ec2": FakeClient(ec2, denied),
+        "sts": FakeClient(
+            {"GetCallerIdentity": {"Account": "123456789012", "Arn": "arn:aws:iam::123456789012:user/f"}}
+        ),
+        "ssm": FakeClient({"GetParameter": {"Parameter": {"Value": "ami-0"}}}),
+        "service-quotas": FakeClient({"GetServiceQuota": quota, "GetAwsDefaultServiceQuota": default}),
+        "pricing": FakeClient({"GetProducts": {"PriceList": []}}, denied),
+    }
+
+
+def collect(clients: dict[str, FakeClient]) -> Facts:
+    return preflight_facts.collect(clients, WISH, "studio", "/aws/service/x")
+
+
+def test_facts_from_aws():
+    known = collect(aws())
+    assert known.quotas == {"spot": 5.0, "on-demand": 5.0}  # no applied value: the default of AWS
+    assert known.spot_prices == {("c7i.4xlarge", "eu-central-1a"): 0.51}
+    assert known.images is not None and known.images[0]["snapshots"] == ["snap-1"]
+    assert known.permissions["ec2:CreateVpc"] == "allowed"
+    assert known.unknown == {}
+
+
+def test_dry_runs_name_only_what_the_farm_has():
+    clients = aws()
+    tried = set(collect(clients).permissions)
+    assert {"ec2:CreateSubnet", "ec2:RunInstances", "ec2:AllocateAddress"} <= tried
+    assert not {"ec2:TerminateInstances", "ec2:CreateFleet", "ec2:CreateRoute"} & tried
+    changing = [
+        name for name, given in clients["ec2"].calls if not name.startswith("Describe") and not given.get("DryRun")
+    ]
+    assert changing == []
+
+
+@pytest.mark.parametrize(
+    ("purpose", "tried", "left_out"),
+    [
+        ("bake", "ec2:DeregisterImage", "ec2:AllocateAddress"),
+        ("up", "ec2:AllocateAddress", "ec2:DeregisterImage"),
+        ("check", "ec2:AllocateAddress", None),
+        ("check", "ec2:DeregisterImage", None),
+    ],
+)
+def test_only_what_is_needed_is_tried(purpose, tried, left_out):
+    known = preflight_facts.collect(aws(), replace(WISH, purpose=purpose), "studio", "/aws/service/x")
+    assert tried in known.permissions
+    assert left_out not in known.permissions
+
+
+def test_every_dry_run_is_in_the_policy():
+    assert {probe.action for probe in preflight_facts.PROBES} <= iam_policy.allowed()
+    assert {probe.action for probe in preflight_facts.PROBES} >= preflight_facts.BAKE_ONLY | preflight_facts.UP_ONLY
+
+
+@pytest.mark.parametrize("action", ["CreateVpc", "RunInstances", "DescribeVpcs", "DescribeVolumes"])
+def test_missing_right_is_named(action):
+    known = collect(aws(denied={action}))
+    assert [name for name, outcome in known.permissions.items() if outcome == "denied"] == [f"ec2:{action}"]
+    assert f"ec2:{action}" in found(WISH, known, "fatal")["permissions"].text
+
+
+def test_missing_price_is_a_warning():
+    known = collect(aws(denied={"GetProducts"}))
+    assert "denied" not in known.permissions.values()
+    assert "price" in found(WISH, known, "warning")
+
+
+def test_no_credentials():
+    clients = aws()
+    clients["sts"].answers["GetCallerIdentity"] = NoCredentialsError()
+    with pytest.raises(preflight_facts.CredentialsError, match="AWS_PROFILE"):
+        collect(clients)
+    assert clients["ec2"].calls == []
+
+
+def test_what_cannot_be_found_out_is_told():
+    known = collect(aws(DescribeInstanceTypes=refused("InternalError", "DescribeInstanceTypes")))
+    assert "InternalError" in known.unknown["instance types"]
+    assert "instance types" in found(WISH, known, "warning")
