@@ -25,6 +25,12 @@ SHORTEST = 12
 LINES_OF_A_KEY = 3
 OWN_TUNNEL = re.compile(r"machines/[^/]+/c/Program Files/OpenVPN/config-auto/[^/]+\.ovpn$")
 """A machine's end of a tunnel: with its own key, and with its own or the server's key of the handshake."""
+OF_THE_SHARE = {
+    "share.json": "vault_share_password",
+    "share.pem": "share/share.key",
+}
+"""What the manager tells its nodes and with which key, in a folder that only Windows itself and administrators read."""
+MANAGER_SECRETS = re.compile(r"machines/[^/]+-manager/c/ProgramData/RenderFarm/secrets/([^/]+)$")
 
 # Everything that EC2 is given by the farm, in one process: each start of the AWS CLI takes a second.
 _ASK_EC2 = """
@@ -55,6 +61,7 @@ def secrets(folder: Path) -> dict[str, list[str]]:
     controller = folder / "controller"
     found = {f"pki/{path.name}": _key_lines(path) for path in controller.glob("pki/**/*.key")}
     found |= {f"keys/{path.name}": _key_lines(path) for path in controller.glob("keys/*.pem")}
+    found |= {f"share/{path.name}": _key_lines(path) for path in controller.glob("share/*.key")}
     for path in controller.glob("hosts/*/password"):
         found[f"password of {path.parent.name}"] = [path.read_text().strip()]
     settings: dict[str, Any] = yaml.safe_load((folder / "inventory/group_vars/all/rehearsal.yml").read_text())
@@ -109,6 +116,8 @@ def misplaced(place: str, data: bytes, known: dict[str, set[bytes]]) -> list[str
         handshake = [name for name in keys if "tls-crypt-v2" in name]
         if len(handshake) <= 1 and len(keys) - len(handshake) <= 1:
             return [name for name in found if name not in keys]
+    if own := MANAGER_SECRETS.search(place):
+        return [name for name in found if name != OF_THE_SHARE.get(own[1])]
     return found
 
 

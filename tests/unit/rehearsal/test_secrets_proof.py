@@ -78,6 +78,20 @@ def test_an_end_of_a_tunnel_has_its_own_two_keys_and_no_more(known: dict[str, se
     assert misplaced(OWN, own + b"YuMUuJ9sOyhI", known) == ["vault_ca_passphrase"]
 
 
+def test_the_manager_alone_has_what_it_tells_its_nodes(folder: Path) -> None:
+    (folder / "controller/share").mkdir()
+    (folder / "controller/share/share.key").write_text(key("h"))
+    known = {name: {each.encode() for each in texts} for name, texts in secrets(folder).items()}
+    known["vault_share_password"] = {b"3aH1xgUPmVKu"}
+    place = "machines/studio-{}/c/ProgramData/RenderFarm/secrets/{}"
+    told, certified = b'{"password": "3aH1xgUPmVKu"}', key("h").encode()
+    assert misplaced(place.format("manager", "share.json"), told, known) == []
+    assert misplaced(place.format("manager", "share.pem"), certified, known) == []
+    assert misplaced(place.format("manager", "other.json"), told, known) == ["vault_share_password"]
+    assert misplaced(place.format("manager", "share.json"), told + certified, known) == ["share/share.key"]
+    assert misplaced(place.format("render-node", "share.json"), told, known) == ["vault_share_password"]
+
+
 def test_the_controllers_own_folder_and_accounts_are_left_out(folder: Path) -> None:
     for name in ("images/ami-1/host.json", "logs/1.log", "downloads/x.msi"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
