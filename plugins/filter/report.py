@@ -11,6 +11,9 @@ from ansible.errors import AnsibleFilterError
 
 from ..module_utils.machines import ENDED
 
+#: What a node means by an event that says less than it should to somebody who looks at the farm.
+_MEANING = {"quarantined": "quarantined, takes no work", "interrupted": "interrupted, EC2 takes it back"}
+
 #: Roles whose machines the manager must list.
 _RENDERING = ("render_node", "remote_node")
 
@@ -66,7 +69,7 @@ def _phase(listed: str, instance: Mapping[str, Any]) -> tuple[str, str]:
     if event in ("failed", "waiting"):
         phase = f"{event} in {words.get('phase', 'unknown')}"
     else:
-        phase = event.replace("_", " ")
+        phase = _MEANING.get(event, event.replace("_", " "))
     if listed not in ("", "not listed", "absent") and event in ("", "waiting", "ready"):
         phase = "ready"
     return phase or ("booting" if instance else ""), since
