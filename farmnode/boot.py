@@ -346,8 +346,11 @@ class Boot:
                 machine.services.stop(services.SERVER)  # the manager deletes only who is absent
             except FarmNodeError as error:
                 machine.log.error(error.message)
-            address = manager.resolve(told.manager)
-            leaving.take_off(machine, address, told.manager_port, instance.identity.handle)
+            address, handle = manager.resolve(told.manager), instance.identity.handle
+            if manager.listens(address, told.manager_port):
+                leaving.take_off(machine, address, told.manager_port, handle)
+            else:
+                machine.log.error(f"{handle} may stay on the manager's list: nothing answers at {address}")
         except FarmNodeError as error:
             machine.log.error(error.message)
         except Exception:

@@ -443,6 +443,14 @@ def test_a_ghost_that_stays_hides_no_failure(bench: Bench, farm: FakeManager, pr
     assert len(bench.windows.called("shutdown.exe")) == 1
 
 
+def test_nobody_waits_for_a_manager_that_is_away(bench: Bench, farm: FakeManager) -> None:
+    bench.file.write_text("<broken")
+    farm.ghost, farm.up_at = True, 1e9
+    failing(bench)
+    assert farm.deleted == [] and bench.clock.passed == 0
+    assert f"{NODE.handle} may stay on the manager's list: nothing answers at 10.0.0.10" in bench.log
+
+
 def test_a_manager_that_fails_deletes_nobody(bench: Bench, farm: FakeManager) -> None:
     bench.metadata.answer = instance(FARM % ("manager", ""), identity=MANAGER_IDENTITY)
     bench.file.write_text("<broken")
