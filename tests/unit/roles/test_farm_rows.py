@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_nodes, farm_rows
+from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_nodes, farm_project_line, farm_rows
 
 
 def host(name: str, role: str, mac: str) -> dict[str, Any]:
@@ -81,3 +81,23 @@ def test_the_phase_of_a_boot_that_waits_or_failed_says_where() -> None:
     node = host("one", "render_node", "02:00:00:00:00:01")
     rows = [farm_rows([node], [], [instance(event, phase="drives")])[0] for event in ("waiting", "failed")]
     assert [row["phase"] for row in rows] == ["waiting in drives", "failed in drives"]
+
+
+BEGAN = "2026-10-14T09:10:02.118Z"
+COUNTS = {"copied": 4, "not_copied": 1, "bytes": 412_000_000}
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        (None, "no copy is known of (playbooks/farm-status.yml asks the workstation)."),
+        ({"outcome": "running", "began": BEGAN}, "being copied since 2026-10-14 09:10 UTC."),
+        ({"outcome": "done", "began": BEGAN, **COUNTS}, "2026-10-14 09:10 UTC, 4 files copied (412.0 MB), 1 failed."),
+        (
+            {"outcome": "failed", "began": BEGAN, "reason": "10.0.0.10 does not answer."},
+            "2026-10-14 09:10 UTC, nothing counted. 10.0.0.10 does not answer.",
+        ),
+    ],
+)
+def test_the_project_in_one_line(note: dict[str, Any] | None, said: str) -> None:
+    assert farm_project_line(note, r"C:\Projects") == rf"Project C:\Projects: {said}"
