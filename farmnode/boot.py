@@ -19,7 +19,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from farmnode import backburner_xml, converge, drives, farm, manager, paths, routes, services
+from farmnode import backburner_xml, converge, drives, farm, leaving, manager, paths, routes, services
 from farmnode.converge import Desired
 from farmnode.errors import PASSING, FarmNodeError
 from farmnode.farm import Farm, Limits
@@ -331,9 +331,30 @@ class Boot:
         role = self._known.get("role") or before
         # Without a role it can only be a machine that nobody will use: an hour of it costs as much as one of use.
         if role is None or role in farm.ROLES_THAT_END:
+            self._leave()
             machine.log.info("shutting down: this machine is of no use")
             self._shut_down()
         return event
+
+    def _leave(self) -> None:
+        """Take what an earlier boot registered off the manager's list. Nothing that goes wrong keeps the machine up."""
+        machine, instance, told = self._machine, self._instance, self._farm
+        if instance is None or told is None or told.manager is None:
+            return  # which entry, and on whose list?
+        try:
+            try:
+                machine.services.stop(services.SERVER)  # the manager deletes only who is absent
+            except FarmNodeError as error:
+                machine.log.error(error.message)
+            address, handle = manager.resolve(told.manager), instance.identity.handle
+            if manager.listens(address, told.manager_port):
+                leaving.take_off(machine, address, told.manager_port, handle)
+            else:
+                machine.log.error(f"{handle} may stay on the manager's list: nothing answers at {address}")
+        except FarmNodeError as error:
+            machine.log.error(error.message)
+        except Exception:
+            machine.log.error(traceback.format_exc())
 
     def _shut_down(self) -> None:
         times, pause = _ENDING

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from farmnode import converge, manager, probe
+from farmnode import converge, manager, probe, project
 from farmnode.boot import Boot
 from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("boot", help="become what the farm wants this machine to be, then report")
     commands.add_parser("watch", help="after the boot: look after this machine until it ends")
+    commands.add_parser("project", help="on the workstation: copy the project folder to the farm's share")
     commands.add_parser("seal", help="make this builder ready to become an image")
     commands.add_parser("smoke", help="prove on this builder that Backburner runs a job")
     command = commands.add_parser("frame", help="a task of the job of 'smoke'")
@@ -72,6 +73,10 @@ def _boot(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
 
 def _watch(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
     return watch(machine)
+
+
+def _project(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    return project.copy(machine)
 
 
 def _seal(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
@@ -134,6 +139,7 @@ def _expected() -> list[str]:
 _COMMANDS: Final[dict[str, Callable[[Machine, argparse.Namespace], dict[str, Any]]]] = {
     "boot": _boot,
     "watch": _watch,
+    "project": _project,
     "seal": _seal,
     "smoke": _smoke,
     "frame": _frame,

@@ -37,6 +37,11 @@ Get-SmbGlobalMapping -LocalPath '{drive}' -ErrorAction SilentlyContinue | Remove
 New-SmbGlobalMapping -LocalPath '{drive}' -RemotePath '{unc}' -Credential $credential -RequirePrivacy $true
 """.strip()
 
+_UNMAP: Final = r"""
+$ErrorActionPreference = 'Stop'
+Remove-SmbGlobalMapping -LocalPath '{drive}' -Force
+""".strip()
+
 
 @dataclass(frozen=True)
 class Share:
@@ -73,7 +78,15 @@ def share_from_json(data: Any) -> Share:
 def map_share(share: Share, programs: Programs) -> str:
     """Map ``share`` for all accounts; returns what was done. FarmNodeError says what is in the way."""
     user, password = fetch(share)
-    script = _MAP.format(user=user, drive=share.drive, unc=share.unc)
+    map_drive(share.unc, share.drive, user, password, programs)
+    return f"{share.drive} is {share.unc}, for every account"
+
+
+def map_drive(unc: str, drive: str, user: str, password: str, programs: Programs) -> None:
+    """Make ``unc`` the ``drive`` of every account. FarmNodeError says what is in the way."""
+    if not _UNC.fullmatch(unc) or not _DRIVE.fullmatch(drive) or not _USER.fullmatch(user):
+        raise FarmNodeError("no_share", rf"{unc}, {drive} and {user} are not \\server\share, a drive and an account.")
+    script = _MAP.format(user=user, drive=drive, unc=unc)
     done = programs.run(
         POWERSHELL,
         ["-NoProfile", "-NonInteractive", "-Command", script],
@@ -83,10 +96,16 @@ def map_share(share: Share, programs: Programs) -> str:
     if done.rc != 0:
         raise FarmNodeError(
             "no_share",
-            f"{share.unc} cannot be mapped to {share.drive} as {user}: {done.text.replace(password, '***')} "
+            f"{unc} cannot be mapped to {drive} as {user}: {done.text.replace(password, '***')} "
             "See that the manager shares it, and that TCP 445 is open from here.",
         )
-    return f"{share.drive} is {share.unc}, for every account"
+
+
+def unmap_drive(drive: str, programs: Programs) -> None:
+    """Take the mapping of ``drive`` away."""
+    done = programs.run(POWERSHELL, ["-NoProfile", "-NonInteractive", "-Command", _UNMAP.format(drive=drive)])
+    if done.rc != 0:
+        raise FarmNodeError("no_share", f"{drive} stays mapped: {done.text}")
 
 
 def fetch(share: Share, *, timeout: float = 10.0) -> tuple[str, str]:

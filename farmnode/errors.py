@@ -23,6 +23,7 @@ REASONS: Final = {
     "no_tunnel": "the machine has no address in the tunnel that shall lead it to the manager",
     "not_registered": "the manager does not list this machine",
     "not_sealed": "the image does not say whose identity its backburner.xml carries",
+    "project": "the studio's project folder is not copied to the farm's share, or not whole",
     "reminder": "the mail that reminds of running machines cannot be made or sent",
     "program": "a program of Windows failed or took too long",
     "route": "a route cannot be set as asked",

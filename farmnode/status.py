@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from farmnode import services
+from farmnode import project, services
 from farmnode.machine import Machine
 from farmnode.watch import read_note
 
@@ -21,5 +21,6 @@ def status(machine: Machine) -> dict[str, Any]:
         "path": state.get("backburner_xml"),
         "routes": state.get("routes", []),
         "watch": read_note(machine),
+        "project": project.read_note(machine),
         "services": {name: machine.services.describe(name) for name in (services.MANAGER, services.SERVER)},
     }

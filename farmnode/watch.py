@@ -15,7 +15,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from farmnode import farm, files, jobs, manager, paths, services, watch_rules
+from farmnode import farm, files, jobs, leaving, manager, paths, services, watch_rules
 from farmnode.errors import FarmNodeError
 from farmnode.farm import Farm
 from farmnode.machine import Machine
@@ -25,8 +25,6 @@ from farmnode.watch_rules import Action, End, Event, Leave, Report, Restart
 
 #: In farmnode's folder.
 NOTE: Final = "watch.json"
-#: Seconds that a manager may take to see that a server is gone: a notice of EC2 leaves two minutes for everything.
-_GHOST_SECONDS: Final = 40.0
 
 
 def watch(machine: Machine) -> dict[str, Any]:
@@ -114,31 +112,8 @@ class NodeWatch:
         except FarmNodeError as error:
             self._machine.log.error(error.message)
         self._say(event, reason)
-        problem = [""]
-
-        def gone() -> bool:
-            try:
-                return self._off_the_list()
-            except FarmNodeError as error:
-                problem[0] = error.message
-                return False
-
-        if event is Event.MANAGER_GONE:
-            return  # there is no list to be taken off
-        if self._machine.clock.wait(gone, _GHOST_SECONDS, first=0.5):
-            self._machine.log.info(f"{self._handle} is not on the manager's list")
-        else:
-            why = problem[0] or "it is not absent yet"
-            self._machine.log.error(f"{self._handle} stays on the manager's list: {why}")
-
-    def _off_the_list(self) -> bool:
-        """Whether the manager lists this machine no more; an absent entry is deleted."""
-        clock = self._machine.clock
-        states = [entry.state for entry in manager.servers(*self._manager_at, clock) if entry.handle == self._handle]
-        if states == [manager.ABSENT]:
-            manager.delete(*self._manager_at, self._handle, clock)
-            return True
-        return not states
+        if event is not Event.MANAGER_GONE:  # then there is no list to be taken off
+            leaving.take_off(self._machine, *self._manager_at, self._handle)
 
     def _stop_work(self) -> None:
         """Stop the service, by which the manager gets the frame back, and end what it leaves behind."""

@@ -57,6 +57,8 @@ install_python() {
     stamp=.venv/setup-stamp
     wanted="$("$python" -c 'import sys; print(sys.version)') $(sha256sum pyproject.toml)"
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ] && return
+    # Through a link the folder behind it would be emptied, which another checkout uses.
+    [ -L .venv ] && die ".venv is a link to $(readlink .venv), which does not fit this pyproject.toml; remove the link, or run setup where it leads"
     echo "setup: installing Python packages of pyproject.toml into .venv ($("$python" --version), less than a minute)"
     "$python" -m venv --clear .venv
     .venv/bin/python -m pip install -q --disable-pip-version-check 'pip>=25.1,<27'

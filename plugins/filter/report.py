@@ -11,6 +11,9 @@ from ansible.errors import AnsibleFilterError
 
 from ..module_utils.machines import ENDED
 
+#: What a node means by an event that says less than it should to somebody who looks at the farm.
+_MEANING = {"quarantined": "quarantined, takes no work", "interrupted": "interrupted, EC2 takes it back"}
+
 #: Roles whose machines the manager must list.
 _RENDERING = ("render_node", "remote_node")
 
@@ -66,7 +69,7 @@ def _phase(listed: str, instance: Mapping[str, Any]) -> tuple[str, str]:
     if event in ("failed", "waiting"):
         phase = f"{event} in {words.get('phase', 'unknown')}"
     else:
-        phase = event.replace("_", " ")
+        phase = _MEANING.get(event, event.replace("_", " "))
     if listed not in ("", "not listed", "absent") and event in ("", "waiting", "ready"):
         phase = "ready"
     return phase or ("booting" if instance else ""), since
@@ -101,6 +104,20 @@ def farm_ended_rows(instances: Iterable[Mapping[str, Any]]) -> list[dict[str, An
     return rows
 
 
+def farm_project_line(note: Mapping[str, Any] | None, folder: str) -> str:
+    """How the last copy of the project's ``folder`` went, by the workstation's ``note`` of it, in one line."""
+    if not note:
+        return f"Project {folder}: no copy is known of (playbooks/farm-status.yml asks the workstation)."
+    when = str(note["began"])[:16].replace("T", " ") + " UTC"
+    if note["outcome"] == "running":
+        return f"Project {folder}: being copied since {when}."
+    counted = "nothing counted"
+    if "copied" in note:
+        counted = f"{note['copied']} files copied ({note['bytes'] / 1e6:.1f} MB), {note['not_copied']} failed"
+    reason = f" {note['reason']}" if note["outcome"] == "failed" else ""
+    return f"Project {folder}: {when}, {counted}.{reason}"
+
+
 def _usd(amount: Any) -> str:
     return "" if amount is None else f"{float(amount):.2f}"
 
@@ -109,4 +126,9 @@ class FilterModule:
     """Filters for the report about the farm."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"farm_ended_rows": farm_ended_rows, "farm_nodes": farm_nodes, "farm_rows": farm_rows}
+        return {
+            "farm_ended_rows": farm_ended_rows,
+            "farm_nodes": farm_nodes,
+            "farm_project_line": farm_project_line,
+            "farm_rows": farm_rows,
+        }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rehearsal.windows.errors import WindowsError
+from rehearsal.windows.files import Entry
 
 if TYPE_CHECKING:
     from rehearsal.windows.host import WindowsHost
@@ -76,6 +77,15 @@ def _answer(host: WindowsHost, request: dict[str, Any]) -> dict[str, Any]:
         case "stat" if rights:
             exists = host.files.is_file(path)
             return {"size": len(host.files.read_bytes(path)) if exists else None}
+        case "list" if rights:
+            inside = [host.files.entry(ntpath.join(path, each)) for each in host.files.names(path)]
+            return {"entries": [_row(entry) for entry in inside]}
+        case "make" if rights & {"Change", "Full"}:
+            host.files.make_directory(path)
+            return {}
+        case "date" if rights & {"Change", "Full"}:
+            host.files.set_times(path, written=float(request["written"]))
+            return {}
         case "write" if rights & {"Change", "Full"}:
             host.files.make_directory(ntpath.dirname(path))
             data = base64.b64decode(request["data"])
@@ -85,6 +95,10 @@ def _answer(host: WindowsHost, request: dict[str, Any]) -> dict[str, Any]:
                 host.files.write_bytes(path, data)
             return {}
     raise WindowsError(ACCESS_DENIED)
+
+
+def _row(entry: Entry) -> list[Any]:
+    return [ntpath.basename(entry.path), entry.is_directory, entry.size, entry.written]
 
 
 class Client:
@@ -115,6 +129,22 @@ class Client:
         mapping, _, rest = self._place(path)
         found = (await self._ask(mapping, "stat", rest))["size"]
         return None if found is None else int(found)
+
+    async def names(self, path: str) -> dict[str, tuple[bool, int, float]]:
+        """What is in a folder of another host: name -> is a folder, size, time written. WindowsError 3: no folder."""
+        mapping, _, rest = self._place(path)
+        rows = (await self._ask(mapping, "list", rest))["entries"]
+        return {str(name): (bool(folder), int(size), float(written)) for name, folder, size, written in rows}
+
+    async def make_directory(self, path: str) -> None:
+        """Make a folder of another host, and those above it."""
+        mapping, _, rest = self._place(path)
+        await self._ask(mapping, "make", rest)
+
+    async def set_written(self, path: str, written: float) -> None:
+        """Set when a file of another host was written, in seconds since 1970."""
+        mapping, _, rest = self._place(path)
+        await self._ask(mapping, "date", rest, written=written)
 
     def _place(self, path: str) -> tuple[Mapping, str, str]:
         if path.startswith("\\\\"):

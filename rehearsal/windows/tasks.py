@@ -55,7 +55,7 @@ class Tasks:
 
     A definition is ``{"actions": [{path, arguments, working_directory}], "triggers": [{type, …}], "principal":
     {user_sid, group_sid, LogonType, RunLevel, DisplayName}, "settings": {…}, "registration": {…}}``.  Triggers of type
-    boot and registration fire; others are kept and never fire.
+    boot and registration fire, with their repetition (``interval``, for ever); others are kept and never fire.
     """
 
     def __init__(self, host: WindowsHost, state: dict[str, Any], changed: Callable[[], None]) -> None:
@@ -63,6 +63,7 @@ class Tasks:
         self._state = state
         self._changed = changed
         self.running: dict[str, asyncio.Task[None]] = {}
+        self._repeating: dict[str, list[asyncio.Task[None]]] = {}
         self.last_results: dict[str, int] = {}
 
     def paths(self) -> list[str]:
@@ -81,10 +82,10 @@ class Tasks:
         """Make or replace a task; one with a trigger of type registration runs."""
         self._state[self._key(path) or path] = copy.deepcopy(definition)
         self._changed()
-        if self._host.powered and any(
-            trigger["type"] == REGISTRATION and trigger.get("enabled", True) for trigger in definition["triggers"]
-        ):
-            self.start(path)
+        self._end_repetition(path)
+        for trigger in definition["triggers"] if self._host.powered else []:
+            if trigger["type"] == REGISTRATION and trigger.get("enabled", True):
+                self._fire(path, trigger)
 
     def delete(self, path: str) -> None:
         """Delete a task; KeyError when there is none."""
@@ -93,16 +94,38 @@ class Tasks:
             raise KeyError(path)
         del self._state[key]
         self._changed()
+        self._end_repetition(key)
 
     def start_at_boot(self) -> None:
         """Start the enabled tasks with a boot trigger, each after the delay of its trigger."""
+        self._repeating.clear()  # they ended with the power
         for path in list(self._state):
             definition = self._state[path]
             for trigger in definition["triggers"]:
                 if trigger["type"] != BOOT:
                     self._host.log(f"rehearsal: trigger {trigger['type']} of task {path} never fires")
                 elif definition["settings"]["Enabled"] and trigger.get("enabled", True):
-                    self.start(path, seconds(trigger["delay"]) if trigger.get("delay") else 0)
+                    self._fire(path, trigger)
+
+    def _fire(self, path: str, trigger: dict[str, Any]) -> None:
+        delay = seconds(trigger["delay"]) if trigger.get("delay") else 0
+        self.start(path, delay)
+        repetition = trigger.get("repetition") or {}
+        if repetition.get("duration"):
+            self._host.log(f"rehearsal: task {path} never repeats: a repetition that ends is not modelled")
+        elif repetition.get("interval"):
+            interval = seconds(repetition["interval"])
+            repeat = self._host.later(delay, lambda: self._repeat(path, interval), f"task {path}")
+            self._repeating.setdefault(path.lower(), []).append(repeat)
+
+    async def _repeat(self, path: str, interval: float) -> None:
+        while True:
+            await asyncio.sleep(interval)
+            self.start(path)
+
+    def _end_repetition(self, path: str) -> None:
+        for repeat in self._repeating.pop(path.lower(), []):
+            repeat.cancel()
 
     def start(self, path: str, delay: float = 0) -> None:
         """Run a task in ``delay`` seconds; a second instance of a running one is not started (as by default)."""

@@ -26,7 +26,12 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a 
 MANAGER = "10.0.0.10"
 TEMPLATE = "studio-render-node"
 QUICK = {"idle": 0, "deadline": 0, "hung": 6, "manager": 600, "notice": 1, "sample": 1, "rebalance": 8}
-SETTINGS = {"farm_watch": {"sample": 1, "ghost": 15}, "farm_nodes": 0}
+SETTINGS = {
+    "farm_watch": {"sample": 1, "ghost": 15},
+    "farm_nodes": 0,
+    "farm_project_folder": r"C:\Projects",
+    "farm_project_minutes": 1,
+}
 PATIENCE = 90.0
 
 
@@ -38,6 +43,9 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     try:
         made = Rehearsal(folder, print)
         made.playbook("bake-ami.yml")
+        project = drive_of(made, "workstation") / "Projects"
+        project.mkdir()
+        (project / "scene.max").write_bytes(b"scene")
         made.playbook("farm-up.yml", "-e", json.dumps(SETTINGS))
         yield made
     finally:
@@ -160,9 +168,14 @@ class Job:
         until(lambda: node.state == "busy", f"{node.name} renders {self.name}")
 
 
+def drive_of(farm: Rehearsal, name: str) -> Path:
+    """Where drive C: of a machine really is."""
+    [machine] = [machine for machine in farm.machines() if machine["name"] == name]
+    return Path(machine["c"])
+
+
 def manager_log(farm: Rehearsal, name: str = "ProgramData/RenderFarm/farmnode.log") -> str:
-    [machine] = [machine for machine in farm.machines() if machine["name"] == "studio-manager"]
-    return (Path(machine["c"]) / name).read_text(errors="replace")
+    return (drive_of(farm, "studio-manager") / name).read_text(errors="replace")
 
 
 # ---------------------------------------------------------------------------------------------------------- the drills
@@ -294,6 +307,41 @@ def test_share_that_cannot_be_reached(farm: Rehearsal) -> None:
     node.is_gone()
     inject(farm, "rebalance", known.machine)
     known.is_gone()
+
+
+def test_manager_address_that_is_wrong(farm: Rehearsal) -> None:
+    node = launch(farm, "drill-wrong-manager", change={"manager": "10.0.0.99", "limits": {"manager": 6}})
+    words = node.says("failed")
+    assert (words["phase"], words["code"]) == ("manager", "manager_unreachable")
+    assert "at 10.0.0.99:3234 for 6 seconds" in words["reason"]
+    node.is_gone()
+
+
+def tunnel(farm: Rehearsal, state: str) -> None:
+    """Start or stop OpenVPN on the workstation."""
+    module = ["-m", "ansible.windows.win_service", "-a", f"name=OpenVPNService state={state}"]
+    farm.command(str(Path(sys.executable).with_name("ansible")), "workstation", *module)
+
+
+def test_the_project_and_the_frames_while_the_tunnel_is_down(farm: Rehearsal) -> None:
+    here, there = (drive_of(farm, "workstation") / "Projects", drive_of(farm, "studio-manager") / "Farm" / "Projects")
+    until(lambda: (there / "scene.max").is_file(), "the project is on the share")
+    (there / "shot0001.exr").write_bytes(b"frame")
+    node = ready(launch(farm, "drill-tunnel"))
+    tunnel(farm, "stopped")
+    (here / "new.max").write_bytes(b"new")
+    note = drive_of(farm, "workstation") / "ProgramData/RenderFarm/project.json"
+    until(lambda: "or the tunnel is" in json.loads(note.read_text()).get("reason", ""), "a copy fails")
+    Job(farm, "no-tunnel", 3, 2).is_whole()
+    assert not (there / "new.max").exists()
+    tunnel(farm, "started")
+    until(lambda: (there / "new.max").is_file(), "the next copy takes it up", 150)
+    assert (there / "shot0001.exr").read_bytes() == b"frame", "what nodes wrote stays"
+    until(lambda: json.loads(note.read_text())["outcome"] == "done", "the copy has ended")
+    status = farm.playbook("playbooks/farm-status.yml", "-e", json.dumps(SETTINGS)).log.read_text()
+    assert re.search(r"Project C:\\+Projects: .* UTC, [01] files copied \(0\.0 MB\), 0 failed\.", status)
+    inject(farm, "rebalance", node.machine)
+    node.is_gone()
 
 
 def test_manager_that_is_gone(farm: Rehearsal) -> None:

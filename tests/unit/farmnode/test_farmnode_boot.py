@@ -31,9 +31,12 @@ class FakeManager:
         self.up_at = 0.0
         self.slow = 1.0
         self.state = "idle"
-        self.problem: FarmNodeError | None = None
+        self.problem: Exception | None = None
         self.asked: list[tuple[str, int]] = []
         self.running_since: float | None = None
+        self.ghost = False
+        """Whether it lists the node from an earlier boot, absent."""
+        self.deleted: list[str] = []
 
     def listens(self, address: str, port: int, *, timeout: float = 3.0) -> bool:
         self.asked.append((address, port))
@@ -43,11 +46,19 @@ class FakeManager:
         if self.problem:
             raise self.problem
         if self.bench.windows.services[SERVER].state != 4:
-            return []
+            return [Server(NODE.handle, "absent", NODE.name)] if self.ghost else []
         if self.running_since is None:
             self.running_since = self.bench.clock.passed
         state = self.state if self.bench.clock.passed >= self.running_since + self.slow else "absent"
         return [Server("06FFFFFFFFFF0000", "idle", "other"), Server(NODE.handle, state, NODE.name)]
+
+    def delete(self, address: str, port: int, handle: str, clock: object) -> None:
+        assert (address, port) == ("10.0.0.10", 3234)
+        assert self.ghost and self.bench.windows.services[SERVER].state != 4, "only who is absent is deleted"
+        if self.problem:
+            raise self.problem
+        self.deleted.append(handle)
+        self.ghost = False
 
 
 @pytest.fixture
@@ -55,6 +66,7 @@ def farm(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> FakeManager:
     made = FakeManager(bench)
     monkeypatch.setattr(manager, "listens", made.listens)
     monkeypatch.setattr(manager, "servers", made.servers)
+    monkeypatch.setattr(manager, "delete", made.delete)
     bench.metadata.answer = instance(FARM % ("render_node", ""))
     return made
 
@@ -396,6 +408,55 @@ def test_a_file_that_backburner_does_not_write_ends_the_node(bench: Bench, farm:
     event = failing(bench)
     assert (event["phase"], event["code"]) == ("identity", "missing_file")
     assert bench.windows.services[SERVER].state == 1 and bench.windows.called("shutdown.exe")
+
+
+# ------------------------------------------------------------------------------------- what an earlier boot registered
+
+
+def test_a_node_that_fails_leaves_no_ghost(bench: Bench, farm: FakeManager) -> None:
+    bench.file.write_text("<broken")
+    farm.ghost = True
+    assert failing(bench)["code"] == "broken_xml"
+    assert farm.deleted == [NODE.handle]
+    assert f"{NODE.handle} is not on the manager's list" in bench.log
+
+
+def test_a_node_that_never_registered_stops_before_it_leaves(bench: Bench, farm: FakeManager) -> None:
+    farm.state, farm.ghost = "absent", True
+    assert failing(bench)["code"] == "not_registered"
+    assert farm.deleted == [NODE.handle] and bench.windows.services[SERVER].state == 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (FarmNodeError("manager_unreachable", "nobody."), f"ERROR {NODE.handle} stays on the manager's list: nobody."),
+        (ZeroDivisionError("oops"), "ZeroDivisionError: oops"),
+    ],
+)
+def test_a_ghost_that_stays_hides_no_failure(bench: Bench, farm: FakeManager, problem: Exception, said: str) -> None:
+    bench.file.write_text("<broken")
+    farm.ghost, farm.problem = True, problem
+    event = failing(bench)
+    assert (event["code"], event["seconds"]) == ("broken_xml", 0)
+    assert said in bench.log and bench.clock.passed <= 41
+    assert len(bench.windows.called("shutdown.exe")) == 1
+
+
+def test_nobody_waits_for_a_manager_that_is_away(bench: Bench, farm: FakeManager) -> None:
+    bench.file.write_text("<broken")
+    farm.ghost, farm.up_at = True, 1e9
+    failing(bench)
+    assert farm.deleted == [] and bench.clock.passed == 0
+    assert f"{NODE.handle} may stay on the manager's list: nothing answers at 10.0.0.10" in bench.log
+
+
+def test_a_manager_that_fails_deletes_nobody(bench: Bench, farm: FakeManager) -> None:
+    bench.metadata.answer = instance(FARM % ("manager", ""), identity=MANAGER_IDENTITY)
+    bench.file.write_text("<broken")
+    farm.ghost = True
+    failing(bench)
+    assert farm.deleted == []
 
 
 # ------------------------------------------------------------------------------------------------- tries and patience

@@ -102,6 +102,7 @@ def test_status_before_and_after_a_boot(builder: Bench) -> None:
         "path": None,
         "routes": [],
         "watch": None,
+        "project": None,
         "services": {MANAGER: "stopped", SERVER: "stopped"},
     }
     Boot(builder.machine).run()

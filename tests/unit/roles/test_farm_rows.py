@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_nodes, farm_rows
+from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_nodes, farm_project_line, farm_rows
 
 
 def host(name: str, role: str, mac: str) -> dict[str, Any]:
@@ -48,3 +48,56 @@ def test_what_is_waited_for_is_named_as_in_the_report():
     node = host("studio-render-node-i-0123", "render_node", "02:00:00:00:00:01")
     row = farm_rows([node], [])[0]
     assert farm_nodes([node]) == [{key: row[key] for key in ("name", "mac", "instance")}]
+
+
+def instance(event: str, **more: str) -> dict[str, Any]:
+    words = {"event": event, "time": "2026-10-14T09:10:02.118Z", **more}
+    return {"instance_id": "i-one", "launched": "2026-10-14T09:00:00Z", "cost_usd": 0.5, "last_words": words}
+
+
+@pytest.mark.parametrize(
+    ("event", "phase"),
+    [
+        ("quarantined", "quarantined, takes no work"),
+        ("interrupted", "interrupted, EC2 takes it back"),
+        ("idle", "idle"),
+        ("hung", "hung"),
+        ("deadline", "deadline"),
+        ("deadline_near", "deadline near"),
+        ("rebalance", "rebalance"),
+        ("rebalance_advised", "rebalance advised"),
+        ("manager_gone", "manager gone"),
+    ],
+)
+@pytest.mark.parametrize("states", [[], ["absent"]])
+def test_the_phase_is_what_the_watch_said_last(event: str, phase: str, states: list[str]) -> None:
+    node = host("one", "render_node", "02:00:00:00:00:01")
+    servers = [{"mac": node["farm_mac"], "state": state, "name": "x", "handle": "0200000000010000"} for state in states]
+    [row] = farm_rows([node], servers, [instance(event)])
+    assert (row["phase"], row["since"]) == (phase, "2026-10-14 09:10:02")
+
+
+def test_the_phase_of_a_boot_that_waits_or_failed_says_where() -> None:
+    node = host("one", "render_node", "02:00:00:00:00:01")
+    rows = [farm_rows([node], [], [instance(event, phase="drives")])[0] for event in ("waiting", "failed")]
+    assert [row["phase"] for row in rows] == ["waiting in drives", "failed in drives"]
+
+
+BEGAN = "2026-10-14T09:10:02.118Z"
+COUNTS = {"copied": 4, "not_copied": 1, "bytes": 412_000_000}
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        (None, "no copy is known of (playbooks/farm-status.yml asks the workstation)."),
+        ({"outcome": "running", "began": BEGAN}, "being copied since 2026-10-14 09:10 UTC."),
+        ({"outcome": "done", "began": BEGAN, **COUNTS}, "2026-10-14 09:10 UTC, 4 files copied (412.0 MB), 1 failed."),
+        (
+            {"outcome": "failed", "began": BEGAN, "reason": "10.0.0.10 does not answer."},
+            "2026-10-14 09:10 UTC, nothing counted. 10.0.0.10 does not answer.",
+        ),
+    ],
+)
+def test_the_project_in_one_line(note: dict[str, Any] | None, said: str) -> None:
+    assert farm_project_line(note, r"C:\Projects") == rf"Project C:\Projects: {said}"
