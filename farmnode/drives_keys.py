@@ -69,7 +69,7 @@ class Keys:
         except OSError as error:
             raise reading_failed(error, f"share.pem, share.json or port {port}") from error
         self._stamp = stamp
-        threading.Thread(target=self._server.serve_forever, args=(1.0,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.25,), daemon=True).start()
         self._log.info(f"tells the share's password on port {self.port}")
 
     @property

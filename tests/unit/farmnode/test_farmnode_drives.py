@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from farmnode_fakes import FARM, Bench, FakeClock, FakeWindows, instance
 
-from farmnode import drives
+from farmnode import drives, manager
 from farmnode.boot import Boot
 from farmnode.drives import POWERSHELL, Share
 from farmnode.drives_keys import Keys, secrets_folder
@@ -254,6 +254,7 @@ def test_a_boot_without_its_share_fails_in_that_phase(bench: Bench, monkeypatch:
     share = json.dumps(JSON)
     bench.metadata.answer = instance(FARM % ("render_node", f',"share":{share},"limits":{{"manager":30}}'))
     bench.windows.__dict__["_WindowsPowerShell/v1.0/powershell"] = lambda *_: Completed(1, "", "Access is denied.")
+    monkeypatch.setattr(manager, "listens", lambda *_, **__: False)
     event = Boot(bench.machine).run()
     assert (event["event"], event["phase"], event["code"]) == ("failed", "drives", "no_share")
     assert bench.windows.calls[-1] == ["shutdown.exe", "/s", "/f", "/t", "0"]
