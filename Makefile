@@ -17,7 +17,7 @@ setup: ## Install what is missing (.venv from PyPI, Debian packages)
 rehearse: setup ## Rehearse the whole farm: bake, up, proofs, down, leftovers (needs root, costs nothing)
 	@$(PYTHON) -m rehearsal prove --nodes $(NODES)
 
-test: setup ## Everything that must be green: lint, unit, integration, molecule (two at a time, about 8 minutes)
+test: setup ## Everything that must be green: lint, unit, integration, molecule (two at a time, about 9 minutes)
 	@echo "Running lint, unit, integration and molecule, two at a time; each shows its output when it ends."
 	@MOLECULE_JOBS=1 $(MAKE) --no-print-directory -j2 --output-sync=target integration lint unit molecule
 
