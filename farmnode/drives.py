@@ -125,14 +125,20 @@ def fetch(share: Share, *, timeout: float = 10.0) -> tuple[str, str]:
                     break
         told = json.loads(answer)
         user, password = told["user"], told["password"]
+    except ssl.SSLEOFError as error:  # it has nothing to tell yet
+        raise _untold(where, error) from error
     except ssl.SSLError as error:
         raise FarmNodeError("no_share", f"who answers at {where} is not the manager: {error}.") from error
     except OSError as error:
-        raise FarmNodeError(
-            "no_share", f"the manager does not tell the share's password at {where}: {error}. Run farm-up.yml again."
-        ) from error
+        raise _untold(where, error) from error
     except (ValueError, KeyError, TypeError) as error:
         raise FarmNodeError("no_share", f"the answer at {where} is not user and password.") from error
     if not isinstance(password, str) or not password or "\n" in password or not _USER.fullmatch(str(user)):
         raise FarmNodeError("no_share", f"the answer at {where} is not user and password.")
     return str(user), password
+
+
+def _untold(where: str, error: OSError) -> FarmNodeError:
+    return FarmNodeError(
+        "no_share", f"the manager does not tell the share's password at {where}: {error}. Run farm-up.yml again."
+    )

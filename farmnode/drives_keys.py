@@ -34,7 +34,11 @@ def secrets_folder(folder: Path) -> Path:
 
 
 class Keys:
-    """Answers while `stand` has opened it. `close` ends it and its threads."""
+    """Answers while `stand` has opened it. `close` ends it and its threads.
+
+    What is told is read from the files for each who asks: new ones count at once, and the nodes of the first farm-up
+    need not wait until somebody has looked for them.
+    """
 
     def __init__(self, folder: Path, networks: tuple[IPv4Network, ...], log: Log, *, address: str = "0.0.0.0") -> None:
         self._folder = secrets_folder(folder)
@@ -42,33 +46,15 @@ class Keys:
         self._log = log
         self._address = address
         self._server: _Server | None = None
-        self._stamp: tuple[float, ...] = ()
 
     def stand(self, port: int = PORT) -> None:
-        """Answer with what the files say now; nothing happens when they are as before.
-
-        FarmNodeError when they are there and cannot be used, or the port is taken.
-        """
-        files = (self._folder / "share.pem", self._folder / "share.json")
-        stamp = tuple(file.stat().st_mtime for file in files if file.exists())
-        if len(stamp) < len(files) or stamp == self._stamp:
+        """Open ``port``; nothing happens when it is open already. FarmNodeError when it is taken."""
+        if self._server is not None:
             return
-        self.close()
         try:
-            told = json.loads(files[1].read_bytes())
-            answer = json.dumps({"user": told["user"], "password": told["password"]}).encode("ascii")
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(files[0])
-            self._server = _Server((self._address, port), answer, context, self._networks, self._log)
-        except (ValueError, KeyError, TypeError, ssl.SSLError) as error:
-            # The text of these errors may quote the file, and so the password.
-            kind = type(error).__name__
-            raise FarmNodeError(
-                "no_share", f"share.pem or share.json cannot be used ({kind}): run farm-up.yml."
-            ) from None
+            self._server = _Server((self._address, port), self._folder, self._networks, self._log)
         except OSError as error:
-            raise reading_failed(error, f"share.pem, share.json or port {port}") from error
-        self._stamp = stamp
+            raise reading_failed(error, f"port {port}") from error
         threading.Thread(target=self._server.serve_forever, args=(0.25,), daemon=True).start()
         self._log.info(f"tells the share's password on port {self.port}")
 
@@ -83,7 +69,22 @@ class Keys:
             self._server.shutdown()
             self._server.server_close()
             self._server = None
-            self._stamp = ()
+
+
+def told_by(folder: Path) -> tuple[ssl.SSLContext, bytes]:
+    """As whom the manager answers, and what it tells. FarmNodeError when the files in ``folder`` cannot be used."""
+    try:
+        told = json.loads((folder / "share.json").read_bytes())
+        answer = json.dumps({"user": told["user"], "password": told["password"]}).encode("ascii")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "share.pem")
+    except (ValueError, KeyError, TypeError, ssl.SSLError) as error:
+        # The text of these errors may quote the file, and so the password.
+        kind = type(error).__name__
+        raise FarmNodeError("no_share", f"share.pem or share.json cannot be used ({kind}): run farm-up.yml.") from None
+    except OSError as error:
+        raise reading_failed(error, "share.pem or share.json") from error
+    return context, answer
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -95,13 +96,12 @@ class _Server(socketserver.ThreadingTCPServer):
     def __init__(
         self,
         place: tuple[str, int],
-        answer: bytes,
-        context: ssl.SSLContext,
+        folder: Path,
         networks: tuple[IPv4Network, ...],
         log: Log,
     ) -> None:
         super().__init__(place, _Handler)
-        self.answer, self.context, self.networks, self.log = answer, context, networks, log
+        self.folder, self.networks, self.log = folder, networks, log
 
     def verify_request(self, request: object, client_address: object) -> bool:
         assert isinstance(client_address, tuple)
@@ -119,7 +119,10 @@ class _Handler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         self.request.settimeout(_SECONDS)
         try:
-            with self.server.context.wrap_socket(self.request, server_side=True) as secured:
-                secured.sendall(self.server.answer)
+            context, answer = told_by(self.server.folder)
+            with context.wrap_socket(self.request, server_side=True) as secured:
+                secured.sendall(answer)
+        except FarmNodeError as error:
+            self.server.log.error(f"{self.client_address[0]} was not told the share's password: {error.message}")
         except OSError as error:
             self.server.log.info(f"{self.client_address[0]} did not take the share's password: {error}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -19,10 +18,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from farmnode_fakes import FARM, Bench, FakeClock, FakeWindows, instance
 
-from farmnode import drives, manager
+from farmnode import drives, drives_keys, manager
 from farmnode.boot import Boot
 from farmnode.drives import POWERSHELL, Share
-from farmnode.drives_keys import Keys, secrets_folder
+from farmnode.drives_keys import Keys, secrets_folder, told_by
 from farmnode.errors import FarmNodeError
 from farmnode.programs import Completed
 from farmnode.report import Log
@@ -116,10 +115,12 @@ def test_the_manager_tells_the_password(keys: Keys, tmp_path: Path) -> None:
     assert [drives.fetch(share) for _ in range(3)] == [("renderfarm", PASSWORD)] * 3
 
 
-def test_nothing_stands_before_the_files_came(keys: Keys, tmp_path: Path) -> None:
+def test_nothing_is_told_before_the_files_came(keys: Keys, tmp_path: Path, log: Log) -> None:
     keys.stand(0)
-    with pytest.raises(AssertionError):
-        _ = keys.port
+    pem, _ = certificate()
+    with pytest.raises(FarmNodeError, match="does not tell the share's password"):
+        drives.fetch(Share(r"\\127.0.0.1\farm", "F:", keys.port, pem))
+    assert "127.0.0.1 was not told the share's password" in log.path.read_text()
 
 
 def test_new_files_are_told_at_once(keys: Keys, tmp_path: Path) -> None:
@@ -129,8 +130,6 @@ def test_new_files_are_told_at_once(keys: Keys, tmp_path: Path) -> None:
     assert keys.port == port
     pem, private = certificate()
     put(tmp_path, pem + private, {"user": "renderfarm", "password": "another one"})
-    os.utime(secrets_folder(tmp_path) / "share.json", (1, 1))
-    keys.stand(0)
     share = Share(first.unc, first.drive, keys.port, pem)
     assert drives.fetch(share) == ("renderfarm", "another one")
     with pytest.raises(FarmNodeError, match="is not the manager"):
@@ -167,14 +166,14 @@ def test_a_client_that_does_not_speak_tls_harms_nobody(keys: Keys, tmp_path: Pat
 
 
 @pytest.mark.parametrize("told", ["{", json.dumps({"user": "x"}), "[]"])
-def test_files_that_cannot_be_used_are_named_without_their_content(keys: Keys, tmp_path: Path, told: str) -> None:
+def test_files_that_cannot_be_used_are_named_without_their_content(tmp_path: Path, told: str) -> None:
     pem, private = certificate()
     put(tmp_path, pem + private, told)
     with pytest.raises(FarmNodeError, match=r"share\.pem or share\.json cannot be used \(\w+\)"):
-        keys.stand(0)
+        told_by(secrets_folder(tmp_path))
     put(tmp_path, "no certificate", {"user": "renderfarm", "password": PASSWORD})
     with pytest.raises(FarmNodeError) as caught:
-        keys.stand(0)
+        told_by(secrets_folder(tmp_path))
     assert PASSWORD not in str(caught.value)
 
 
@@ -200,10 +199,12 @@ def test_a_manager_that_is_silent(tmp_path: Path) -> None:
         b'{"user": "x\'; evil", "password": "y"}', b'{"user": "x", "password": "a\\nb"}', b"x" * 9000,
     ],
 )  # fmt: skip
-def test_an_answer_that_is_not_user_and_password(keys: Keys, tmp_path: Path, answer: bytes) -> None:
+def test_an_answer_that_is_not_user_and_password(
+    keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
     share = serve(keys, tmp_path)
-    assert keys._server is not None
-    keys._server.answer = answer
+    context, _ = told_by(secrets_folder(tmp_path))
+    monkeypatch.setattr(drives_keys, "told_by", lambda folder: (context, answer))
     with pytest.raises(FarmNodeError, match="is not user and password"):
         drives.fetch(share)
 
