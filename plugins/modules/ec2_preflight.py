@@ -150,6 +150,11 @@ prices:
   description: On-demand prices in USD per hour by instance type, as far as they are known.
   type: dict
   returned: always
+addresses:
+  description: Private addresses of the machines that run in the farm's network.
+  type: list
+  elements: str
+  returned: always
 images:
   description: The farm's available images, newest first.
   type: list
@@ -243,6 +248,7 @@ def result(findings: list[preflight.Finding], facts: preflight.Facts) -> dict[st
         "fatal": preflight.is_fatal(findings),
         "report": preflight.report(findings),
         "stock_image": str((facts.base_image or {}).get("image_id", "")),
+        "addresses": list(facts.addresses),
         "images": list(facts.images or []),
         "prices": {kind: price for kind, price in (facts.on_demand_prices or {}).items() if price is not None},
     }
