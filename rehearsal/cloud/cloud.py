@@ -207,7 +207,7 @@ class Cloud:
         self._faults.lose_answers(action, count)
 
     def deny(self, action: str, value: bool) -> None:
-        """While true, the caller may not do ``action``, nor try it by a dry run, nor have EC2 do it with another one."""
+        """While true, the caller may not do ``action``, by a dry run or as a part of another one either."""
         with self.region.lock:
             (self.region.denied.add if value else self.region.denied.discard)(action)
 
