@@ -386,7 +386,7 @@ def test_destroyed_farm_leaves_nothing(farm: Rehearsal) -> None:
 
 
 def test_policy_names_exactly_the_calls_that_were_made(farm: Rehearsal) -> None:
-    """Bake, up, status, check, down and destroy have run by now. What the tests ask themselves, they ask by the AWS CLI."""
+    """Bake, up, status, check, down and destroy have run by now. The tests themselves ask by the AWS CLI."""
     calls = [call for call in farm.calls() if not call["agent"].startswith("aws-cli")]
     assert iam_policy.problems(calls) == []
     recorded = json.loads((Path(__file__).parents[1] / "fixtures/calls.json").read_text())
