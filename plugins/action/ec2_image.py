@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
@@ -25,6 +27,8 @@ class ActionModule(Ec2Action):
         "region": {"type": "str", "required": True},
         "minutes": {"type": "int", "default": 60},
         "fast_launch": {"type": "int", "default": 0},
+        "manifest": {"type": "dict"},
+        "manifest_dir": {"type": "path"},
     }
 
     def doing(self, options: Mapping[str, Any]) -> str:
@@ -44,4 +48,14 @@ class ActionModule(Ec2Action):
                 images.enable_fast_launch(ec2, image_id, options["fast_launch"])
         except images.ImageError as error:
             raise AnsibleActionFail(str(error)) from error
+        if options["manifest"] is not None:
+            keep_manifest(Path(options["manifest_dir"]), {**options["manifest"], "image": image_id})
         return {"changed": True, "image_id": image_id, "snapshots": images.snapshot_ids(image)}
+
+
+def keep_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``<image>.json``, for its owner alone. OSError passes through."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{manifest['image']}.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")

@@ -56,7 +56,7 @@ class Account:
     def make_image(self, name: str = "studio-1", minutes: float = 5, **options: Any) -> tuple[dict[str, Any], str]:
         tags = {tag["Key"]: tag["Value"] for tag in TAGS} | {"renderfarm:bake": name}
         task = {"instance_id": self.builder, "name": name, "description": "", "tags": tags, "minutes": minutes}
-        return self.do(ec2_image.ActionModule, **{"fast_launch": 0, **task, **options})
+        return self.do(ec2_image.ActionModule, **{"fast_launch": 0, "manifest": None, **task, **options})
 
     def end(self) -> tuple[dict[str, Any], str]:
         task = {"bake": "studio-1", "farm": "studio", "state": "ended", "state_dir": str(self.state)}
