@@ -126,11 +126,12 @@ def _left(error: bake_guard.Unended, options: Mapping[str, Any]) -> str:
     """What may still be there, why, and how it goes."""
     reasons = " ".join(explain(cause, doing=doing) for doing, cause in error.problems)
     look = f"--region {options['region']} --filters Name=tag:{bake_guard.TAG_BAKE},Values={error.bake}"
+    guard = f"this controller for an hour (log: {options['state_dir']}/bakes), and by "
     return (
-        f"What the bake {error.bake} made may still be there and cost. {reasons} Meanwhile this controller tries again "
-        f"for an hour (log: {options['state_dir']}/bakes), the next bake-ami.yml does too, and a builder ends itself "
-        f"{options['hours']} hours after its launch. See what there is: aws ec2 describe-instances {look} (as well "
-        "describe-images and describe-snapshots). End a builder: aws ec2 terminate-instances --instance-ids ID."
+        f"What the bake {error.bake} made may still be there and cost. {reasons} It is tried again by "
+        f"{guard if options['state'] == 'ended' else ''}the next bake-ami.yml; a builder ends itself {options['hours']} "
+        f"hours after its launch. See what there is: aws ec2 describe-instances {look} (as well describe-images and "
+        "describe-snapshots). End a builder: aws ec2 terminate-instances --instance-ids ID."
     )
 
 

@@ -37,7 +37,7 @@ READS = (
     "DescribeInstances", "DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeVpcs", "DescribeSubnets",
     "DescribeSecurityGroups", "DescribeRouteTables", "DescribeInternetGateways", "DescribeKeyPairs", "DescribeImages",
     "DescribeTags", "DescribeVolumes", "DescribeSnapshots", "GetParameter", "DescribeVpcAttribute",
-    "DescribeLaunchTemplates", "DescribeSpotPriceHistory", "DescribeInstanceStatus", "DescribeInstanceAttribute",
+    "DescribeLaunchTemplates", "DescribeSpotPriceHistory", "DescribeInstanceStatus",
 )  # fmt: skip
 # These have the builder running already.
 LATE = ("GetConsoleOutput", "GetPasswordData", "CreateImage")
