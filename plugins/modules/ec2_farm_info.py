@@ -35,8 +35,8 @@ options:
     default: []
   max_consoles:
     description:
-      - How many consoles are read, one API call each, 0 to 1000. Those that ended come first, then those that the manager
-        does not list, the youngest before the others, then those that it lists, the oldest before the others.
+      - How many consoles are read, one API call each, 0 to 1000. Those that ended come first, then those that the
+        manager does not list, the youngest before the others, then those that it lists, the oldest before the others.
     type: int
     default: 50
   prices:
