@@ -32,7 +32,7 @@ def watch(machine: Machine) -> dict[str, Any]:
     boot = machine.state.load().get("boot", {})
     role = boot.get("role")
     if role == "manager":
-        return ManagerWatch(machine, told(machine)).run()
+        return ManagerWatch(machine, told(machine), boot).run()
     if role in farm.ROLES_THAT_END and boot.get("event") == "ready":
         return NodeWatch(machine, told(machine), boot).run()
     return {"event": "nothing_to_watch", "role": role, "boot": boot.get("event", "none")}
