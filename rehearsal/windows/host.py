@@ -202,7 +202,6 @@ class WindowsHost:
             "TMP": str(temporary),
             "PATH": str(drive / "Windows" / "System32"),
             "REHEARSAL_SOCKET": str(self.control_socket),
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     # ---------------------------------------------------------------------------------------------------------- power
