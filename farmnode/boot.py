@@ -9,7 +9,7 @@ and makes it right.  What may pass (`farmnode.errors.PASSING`) is tried again un
 
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
 ``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``tries``, ``outcome`` ``running``,
-``done``, ``skipped`` or ``failed``, ``detail``), and at the end ``seconds``, ``processor_seconds`` (of its process) and,
+``done``, ``skipped`` or ``failed``, ``detail``), and at the end ``seconds``, ``processor_seconds`` of its process and,
 when it failed, ``reason``.
 """
 

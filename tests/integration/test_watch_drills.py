@@ -406,7 +406,11 @@ def test_nothing_is_left_running(farm: Rehearsal) -> None:
 
 
 def test_manager_that_renders_as_well(farm: Rehearsal) -> None:
-    farm.playbook("farm-down.yml", "-e", json.dumps(SETTINGS))
+    workstation = drive_of(farm, "workstation").with_name("host.json")
+    assert "RenderFarm project" in workstation.read_text()
+    assert farm.playbook("farm-down.yml", "-e", json.dumps(SETTINGS)).recap["studio-workstation"]["changed"] == 1
+    until(lambda: "RenderFarm project" not in workstation.read_text(), "the project is copied no more")
+    assert farm.playbook("farm-down.yml", "-e", json.dumps(SETTINGS)).changed == 0
     settings = json.dumps(SETTINGS | {"farm_manager_renders": True})
     farm.playbook("farm-up.yml", "-e", settings)
     own = "ip-" + MANAGER.replace(".", "-")
