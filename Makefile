@@ -36,7 +36,7 @@ coverage: setup ## How much of farmnode the unit tests reach, branches included 
 	$(PYTHON) -m coverage run --data-file=.cache/coverage -m pytest tests/unit/farmnode
 	$(PYTHON) -m coverage report --data-file=.cache/coverage
 
-mutants: setup ## Change farmnode's identity and routes in small ways; tests must notice (minutes; lists the survivors)
+mutants: setup ## Change farmnode's identity, routes and watch rules in small ways; tests must notice (minutes; lists the survivors)
 	$(PYTHON) -m pip install -q --disable-pip-version-check --group mutants
 	$(PYTHON) -m mutmut run
 	$(PYTHON) -m mutmut results

@@ -280,6 +280,7 @@ class Hypervisor:
             on_serial=partial(self._serial, machine),
             on_power=partial(self._guest_power, machine),
             on_password=partial(self._password, machine),
+            clock_ahead=machine.clock_ahead,
         )
         failing = self.boot_failures & {machine.name, machine.key}
         if failing:
@@ -437,6 +438,7 @@ class Hypervisor:
         if "disk-full" in machine.faults:
             await asyncio.to_thread(disks.free, machine.folder)
         machine.faults.clear()
+        machine.clock_ahead = 0
         self.boot_failures -= {machine.name, machine.key}
         if machine.state in (MachineState.OFF, MachineState.FAILED, MachineState.DEAD):
             machine.boots_seen = None

@@ -12,7 +12,13 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils.machines import ENDED
 
 #: What a node means by an event that says less than it should to somebody who looks at the farm.
-_MEANING = {"quarantined": "quarantined, takes no work", "interrupted": "interrupted, EC2 takes it back"}
+_MEANING = {
+    "deadline_near": "ends soon: farm_max_hours",
+    "hung": "hung, Backburner restarted",
+    "interrupted": "interrupted, EC2 takes it back",
+    "quarantined": "quarantined, takes no work",
+    "rebalance_advised": "EC2 advises to leave",
+}
 
 #: Roles whose machines the manager must list.
 _RENDERING = ("render_node", "remote_node")
@@ -39,7 +45,8 @@ def farm_rows(
 def _row(
     host: Mapping[str, Any], states: Mapping[str, str], instance: Mapping[str, Any], busy: Sequence[str]
 ) -> dict[str, Any]:
-    listed = states.get(host["farm_mac"], "not listed") if host["farm_role"] in _RENDERING else ""
+    # A manager is listed when it renders as well.
+    listed = states.get(host["farm_mac"], "not listed" if host["farm_role"] in _RENDERING else "")
     phase, since = _phase(listed, instance)
     return {
         # names that several machines share end with the instance, which has a column of its own

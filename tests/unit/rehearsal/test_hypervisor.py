@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from rehearsal import faults
 from rehearsal import hypervisor as module
 from rehearsal.hypervisor import Hypervisor, Step, machine_name, next_step
 from rehearsal.interfaces import CallRecord, CloudView, ImageView, InstanceView, RehearsalError
@@ -317,6 +319,39 @@ def test_a_guest_shuts_itself_down(world: World) -> None:
     asyncio.run(run())
     assert world.cloud.powered_off == [ID]
     assert world.machine.state is MachineState.OFF
+
+
+def test_a_clock_that_is_off_counts_from_the_next_boot_until_it_is_repaired(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.netns, "inside", lambda _name, argv: list(argv))
+    program = [sys.executable, "-I", "-c", "import os; print(os.environ.get('DATEFUDGE'))"]
+    seen: list[bytes] = []
+
+    async def ask() -> None:
+        seen.append((await world.hosts[-1].platform.spawn(program, env={}, cwd=tmp_path)).stdout.strip())
+
+    async def run() -> None:
+        world.cloud.set(instance(1, tags={"Name": "m"}))
+        await world.settle()
+        monkeypatch.setattr(faults.shutil, "which", lambda _name: "/usr/bin/datefudge")
+        context = faults.Context(world.hypervisor, world.cloud, set())  # type: ignore[arg-type]
+        assert "3600 s behind" in await faults.inject(context, "clock-off", ["m", "-3600"])
+        await ask()
+        for boots in (2, 3):
+            world.cloud.set(instance(1, tags={"Name": "m"}, boots=boots))
+            await world.settle()
+            await ask()
+            await world.hypervisor.repair(world.machine)
+        for seconds in ("soon", "1.5", ""):
+            with pytest.raises(RehearsalError, match="SECONDS is a whole number"):
+                await faults.inject(context, "clock-off", ["m", seconds])
+        monkeypatch.setattr(faults.shutil, "which", lambda _name: None)
+        with pytest.raises(RehearsalError, match="apt-get install datefudge"):
+            await faults.inject(context, "clock-off", ["m", "60"])
+
+    asyncio.run(run())
+    assert seen == [b"None", b"3600", b"None"]
 
 
 def test_an_injected_boot_failure_shows_on_the_console(world: World) -> None:
