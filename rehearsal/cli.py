@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -239,16 +240,21 @@ def inject(folder: Folder, name: str, arguments: Sequence[str]) -> int:
 
 
 def down(folder: Folder) -> int:
-    """End the rehearsal and wait until nothing of it is left; fine when none is up."""
+    """End the rehearsal and wait until nothing of it is left; fine when none is up.
+
+    Commands that still run on its controller end too: what was to outlive a playbook there has no cloud any more.
+    """
     if not folder.held():
         folder.remove_state()
         print(f"No rehearsal is up in {folder.path}.")
         return 0
     require_root()
+    network = None
     try:
+        network = place(folder.read_state(), None).stat()
         pid = control.daemon_pid(folder.path)
         control.call(folder.path, {"do": "stop"})
-    except control.NotUp:
+    except (control.NotUp, FileNotFoundError):
         pid = None  # it is just starting or ending
     deadline = time.monotonic() + _END_SECONDS
     while folder.held():
@@ -258,9 +264,22 @@ def down(folder: Folder) -> int:
             os.kill(pid, signal.SIGKILL)
             pid, deadline = None, time.monotonic() + _END_SECONDS
         time.sleep(0.02)
+    if network is not None:
+        _end_commands(network)
     folder.remove_state()
     print(f"The rehearsal in {folder.path} has ended; logs and disks are still there.")
     return 0
+
+
+def _end_commands(network: os.stat_result) -> None:
+    """End what still runs on the controller, but for the shell that asks, should it be one there."""
+    own, asking = os.getpid(), set()
+    while own > 1:
+        asking.add(own)
+        own = int(Path(f"/proc/{own}/stat").read_text().rpartition(")")[2].split()[1])
+    for pid in set(netns.inhabitants(network)) - asking:
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.kill(pid, signal.SIGTERM)
 
 
 # ---------------------------------------------------------------------------------------------------- main
@@ -305,7 +324,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted."""
+    """Run one command; returns its exit code: 0 done, 1 refused or failed, 2 wrong usage, 130 interrupted.
+
+    A proof that a signal ends exits with 128 and the number of the signal, after it has ended its rehearsal.
+    """
     options = parser().parse_args(argv)
     folder = Folder(options.dir)
     try:
@@ -322,7 +344,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return down(folder)
             case "prove":
                 from rehearsal.proof import prove
+                from rehearsal.session import end_orderly
 
+                end_orderly(lambda number: sys.exit(128 + number))
                 return prove(folder.path, options.nodes, keep=options.keep)
             case "serve":
                 from rehearsal.daemon import main as serve

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -13,13 +14,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 PLAYBOOK_SECONDS = 900  # longer than any playbook takes with a hundred nodes on two cores
 
 
 class ProofError(Exception):
     """A promise does not hold. The text says which, what was expected and what was found."""
+
+
+def end_orderly(stop: Callable[[int], NoReturn]) -> None:
+    """From now on SIGTERM and SIGHUP call ``stop``, which raises, so that ``finally`` ends the rehearsal.
+
+    Only the first one does: another one must not cut short what it began. The kernel would end this process at once
+    (signal(7)), and leave a rehearsal standing that nobody uses.
+    """
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+
+    def received(number: int, frame: FrameType | None) -> NoReturn:
+        del frame
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        stop(number)
+
+    for number in numbers:
+        signal.signal(number, received)
 
 
 @dataclass

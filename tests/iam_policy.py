@@ -35,6 +35,7 @@ RARE: Mapping[str, str] = {
     "ec2:StartInstances": "a manager that was stopped",
     "iam:CreateServiceLinkedRole": "EC2 makes its roles when an account uses spot, fleets or Fast Launch first",
     "logs:DeleteLogGroup": "log groups with the farm's name",
+    "s3:AbortMultipartUpload": "an upload of a large installer that fails: its parts would be billed",
     "s3:GetObject": "installers in S3: their pre-signed URLs, and whether one is there",
     "s3:ListBucket": "without it S3 does not tell an object that is missing from one that is forbidden",
     "s3:PutObject": "installers of the controller",

@@ -5,51 +5,43 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 
 from ..module_utils.aws_errors import explain
 from ..plugin_utils import bake_guard
-
-OPTIONS = {
-    "bake": {"type": "str", "required": True},
-    "farm": {"type": "str", "required": True},
-    "region": {"type": "str", "required": True},
-    "state": {"type": "str", "choices": ["started", "ended", "swept"], "required": True},
-    "state_dir": {"type": "path", "required": True},
-    "keep_builder": {"type": "bool", "default": False},
-    "hours": {"type": "int", "default": 6},
-}
+from ..plugin_utils.aws_action import Ec2Action
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(Ec2Action):
     """Runs on the controller, in a process of ansible-playbook's own: its parent is what the guard waits for."""
 
-    _supports_check_mode = False
-    _supports_async = False
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "bake": {"type": "str", "required": True},
+        "farm": {"type": "str", "required": True},
+        "region": {"type": "str", "required": True},
+        "state": {"type": "str", "choices": ["started", "ended", "swept"], "required": True},
+        "state_dir": {"type": "path", "required": True},
+        "keep_builder": {"type": "bool", "default": False},
+        "hours": {"type": "int", "default": 6},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        del tmp
-        _, options = self.validate_argument_spec(OPTIONS)
-        ec2 = bake_guard.make_client(options["region"])
-        state = Path(options["state_dir"])
+    def doing(self, options: Mapping[str, Any]) -> str:
+        return f"guard the bake {options['bake']}"
+
+    def act(self, ec2: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        do = {"started": self._start, "ended": self._end, "swept": self._sweep}[options["state"]]
         try:
-            done = {"started": self._start, "ended": self._end, "swept": self._sweep}[options["state"]](
-                ec2, state, options
-            )
-        except AnsibleActionFail:
-            raise
-        except Exception as error:  # botocore's errors, files: all say what to do
-            raise AnsibleActionFail(explain(error, doing=f"guard the bake {options['bake']}")) from error
-        return result | done
+            return do(ec2, Path(options["state_dir"]), options)
+        except bake_guard.Unended as error:
+            raise AnsibleActionFail(_left(error, options)) from error
 
-    def _start(self, ec2: Any, state: Path, options: dict[str, Any]) -> dict[str, Any]:
+    def _start(self, ec2: Any, state: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         """End what earlier bakes left, adopt a builder to go on with, start the guard."""
         own = self._earlier(state, options)
         alive = [record for record in own if record.alive()]
@@ -77,7 +69,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             bake_guard.forget(state, bake)
         return {"changed": bool(ended), "ended": ended, "adopted": adopted}
 
-    def _sweep(self, ec2: Any, state: Path, options: dict[str, Any]) -> dict[str, Any]:
+    def _sweep(self, ec2: Any, state: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         """End what earlier bakes left, but nothing of a bake that is under way, here or elsewhere."""
         own = [record for record in self._earlier(state, options) if not record.alive()]
         ended = self._end_images(ec2, own)
@@ -92,7 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return {"changed": bool(ended), "ended": ended}
 
     @staticmethod
-    def _earlier(state: Path, options: dict[str, Any]) -> list[bake_guard.Record]:
+    def _earlier(state: Path, options: Mapping[str, Any]) -> list[bake_guard.Record]:
         place = (options["farm"], options["region"])
         return [record for record in bake_guard.records(state) if (record.farm, record.region) == place]
 
@@ -111,7 +103,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
 
     @staticmethod
-    def _end(ec2: Any, state: Path, options: dict[str, Any]) -> dict[str, Any]:
+    def _end(ec2: Any, state: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         """The bake ends by itself, well or not. The record of a builder that is kept stays: a later bake ends it."""
         ended = bake_guard.clean(ec2, options["bake"], keep_builder=options["keep_builder"])
         if not options["keep_builder"]:
@@ -128,6 +120,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 def _terminate(ec2: Any, builder: dict[str, Any]) -> str:
     ec2.terminate_instances(InstanceIds=[builder["InstanceId"]])
     return f"builder {builder['InstanceId']}"
+
+
+def _left(error: bake_guard.Unended, options: Mapping[str, Any]) -> str:
+    """What may still be there, why, and how it goes."""
+    reasons = " ".join(explain(cause, doing=doing) for doing, cause in error.problems)
+    look = f"--region {options['region']} --filters Name=tag:{bake_guard.TAG_BAKE},Values={error.bake}"
+    return (
+        f"What the bake {error.bake} made may still be there and cost. {reasons} Meanwhile this controller tries again "
+        f"for an hour (log: {options['state_dir']}/bakes), the next bake-ami.yml does too, and a builder ends itself "
+        f"{options['hours']} hours after its launch. See what there is: aws ec2 describe-instances {look} (as well "
+        "describe-images and describe-snapshots). End a builder: aws ec2 terminate-instances --instance-ids ID."
+    )
 
 
 def _too_old(builder: dict[str, Any], hours: int) -> bool:

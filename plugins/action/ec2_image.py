@@ -4,38 +4,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils.aws_errors import explain
-from ..plugin_utils import bake_guard, images
-
-OPTIONS = {
-    "instance_id": {"type": "str", "required": True},
-    "name": {"type": "str", "required": True},
-    "description": {"type": "str", "default": ""},
-    "tags": {"type": "dict", "required": True},
-    "region": {"type": "str", "required": True},
-    "minutes": {"type": "int", "default": 60},
-    "fast_launch": {"type": "int", "default": 0},
-}
+from ..plugin_utils import images
+from ..plugin_utils.aws_action import Ec2Action
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(Ec2Action):
     """Runs on the controller, because only an action can show how far the copy is while it waits."""
 
-    _supports_check_mode = False
-    _supports_async = False
+    OPTIONS: ClassVar[Mapping[str, Any]] = {
+        "instance_id": {"type": "str", "required": True},
+        "name": {"type": "str", "required": True},
+        "description": {"type": "str", "default": ""},
+        "tags": {"type": "dict", "required": True},
+        "region": {"type": "str", "required": True},
+        "minutes": {"type": "int", "default": 60},
+        "fast_launch": {"type": "int", "default": 0},
+        "manifest": {"type": "dict"},
+        "manifest_dir": {"type": "path"},
+    }
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result: dict[str, Any] = super().run(tmp, task_vars)
-        del tmp
-        _, options = self.validate_argument_spec(OPTIONS)
-        ec2 = bake_guard.make_client(options["region"])
-        display = Display()
+    def doing(self, options: Mapping[str, Any]) -> str:
+        return f"make an image of {options['instance_id']}"
+
+    def act(self, ec2: Any, options: Mapping[str, Any]) -> dict[str, Any]:
         try:
             images.stop(ec2, options["instance_id"])
             image_id = ec2.create_image(
@@ -44,11 +43,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 Description=options["description"],
                 TagSpecifications=images.specifications(options["tags"]),
             )["ImageId"]
-            image = images.wait(ec2, image_id, minutes=options["minutes"], say=display.display)
+            image = images.wait(ec2, image_id, minutes=options["minutes"], say=Display().display)
             if options["fast_launch"]:
                 images.enable_fast_launch(ec2, image_id, options["fast_launch"])
         except images.ImageError as error:
             raise AnsibleActionFail(str(error)) from error
-        except Exception as error:
-            raise AnsibleActionFail(explain(error, doing=f"make an image of {options['instance_id']}")) from error
-        return result | {"changed": True, "image_id": image_id, "snapshots": images.snapshot_ids(image)}
+        if options["manifest"] is not None:
+            keep_manifest(Path(options["manifest_dir"]), {**options["manifest"], "image": image_id})
+        return {"changed": True, "image_id": image_id, "snapshots": images.snapshot_ids(image)}
+
+
+def keep_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``<image>.json``, for its owner alone. OSError passes through."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"{manifest['image']}.json"
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(manifest, indent=4, sort_keys=True) + "\n")

@@ -23,6 +23,14 @@ def zone_subnets(cloud_network: str, zones: Sequence[str]) -> list[dict[str, str
     return [{"zone": str(zone), "network": str(network)} for zone, network in divided]
 
 
+def free_addresses(subnet: str, taken: Sequence[str]) -> list[str]:
+    """The addresses of a subnet that a machine may still get."""
+    try:
+        return [str(address) for address in networks.free_addresses(networks.parse_network(subnet), taken)]
+    except ValueError as error:
+        raise AnsibleFilterError(f"free_addresses: {error}.") from error
+
+
 def network_problems(settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with the farm's networks."""
     if not isinstance(settings, Mapping):
@@ -67,6 +75,7 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "farm_user_data": farm_user_data,
+            "free_addresses": free_addresses,
             "image_contents": image_contents,
             "installer_url": installer_url,
             "network_problems": network_problems,

@@ -15,6 +15,11 @@ from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleA
 _RETRIES = {"mode": "standard", "max_attempts": 8}
 
 
+def regions(module: AnsibleAWSModule) -> list[str]:
+    """The module's option ``regions``, each once; without it, its own Region."""
+    return list(dict.fromkeys(module.params["regions"] or [module.region]))
+
+
 def of_region(module: AnsibleAWSModule, region: str) -> Callable[[str], Any]:
     """Gives botocore's client of a service in ``region``, with the credentials that the module was given."""
 

@@ -232,13 +232,16 @@ def _delete(operation: str, parameter: str, key: str, service: str = "ec2") -> C
 # ---------------------------------------------------------------------------------------------------------------- kinds
 
 
-def _snapshot_price(item: Item) -> float:
-    """At most: only blocks that differ from an earlier snapshot are billed."""
-    return float(item["VolumeSize"]) * SNAPSHOT_PER_GIB_MONTH
-
-
-def _snapshot_detail(item: Item) -> str:
-    return f"{item['VolumeSize']} GiB at most, {item['State']}"
+def _snapshot_kind(name: str, find: Callable[[Finder], Iterable[Item]]) -> Kind:
+    """The price is the most that it can be: only blocks that differ from an earlier snapshot are billed."""
+    return Kind(
+        name,
+        find,
+        "SnapshotId",
+        lambda item: f"{item['VolumeSize']} GiB at most, {item['State']}",
+        lambda item: float(item["VolumeSize"]) * SNAPSHOT_PER_GIB_MONTH,
+        _delete("delete_snapshot", "SnapshotId", "SnapshotId"),
+    )
 
 
 KINDS = (
@@ -294,22 +297,8 @@ KINDS = (
         lambda item: f"{item['Name']}, {item['State']}; its snapshots are billed",
         delete=_deregister,
     ),
-    Kind(
-        "Fast Launch snapshot",
-        _fast_launch_snapshots,
-        "SnapshotId",
-        _snapshot_detail,
-        _snapshot_price,
-        _delete("delete_snapshot", "SnapshotId", "SnapshotId"),
-    ),
-    Kind(
-        "snapshot",
-        _snapshots,
-        "SnapshotId",
-        _snapshot_detail,
-        _snapshot_price,
-        _delete("delete_snapshot", "SnapshotId", "SnapshotId"),
-    ),
+    _snapshot_kind("Fast Launch snapshot", _fast_launch_snapshots),
+    _snapshot_kind("snapshot", _snapshots),
     Kind(
         "key pair",
         lambda finder: finder.own("describe_key_pairs", "KeyPairs"),

@@ -9,7 +9,7 @@ Addresses are text on the outside (``10.0.0.0/24``) and IPv4 only: that is what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, NetmaskValueError
 from itertools import combinations
 from typing import Any
@@ -75,6 +75,16 @@ def is_reserved(address: IPv4Address, subnet: IPv4Network) -> bool:
     """True for the addresses of a subnet that EC2 keeps for itself: the first four and the last one."""
     first = int(address) - int(subnet.network_address)
     return first < RESERVED_FIRST or address == subnet.broadcast_address
+
+
+def free_addresses(subnet: IPv4Network, taken: Collection[str]) -> list[IPv4Address]:
+    """The addresses of a subnet that EC2 gives to instances, but for those taken. NetworkError: none is left."""
+    busy = {int(IPv4Address(address)) for address in taken}
+    first, last = int(subnet.network_address) + RESERVED_FIRST, int(subnet.broadcast_address)
+    free = [IPv4Address(number) for number in range(first, last) if number not in busy]
+    if not free:
+        raise NetworkError(f"{subnet} has no free address: end machines in it, or use a larger farm_cloud_network")
+    return free
 
 
 def network_problems(settings: Mapping[str, Any]) -> list[str]:

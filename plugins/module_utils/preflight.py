@@ -100,6 +100,8 @@ class Facts:
     running: Sequence[Running] | None = None
     vpc_networks: Sequence[str] | None = None
     """CIDR blocks of the farm's VPC."""
+    addresses: Sequence[str] = ()
+    """Private addresses of the machines that run in it, as far as they are known."""
     images: Sequence[Mapping[str, Any]] | None = None
     """The farm's available images, newest first."""
     base_image: Mapping[str, Any] | None = None

@@ -307,6 +307,8 @@ def _fill(facts: Facts, known: Mapping[str, Any], farm: str) -> None:
         facts.offered = frozenset((offer["InstanceType"], offer["Location"]) for offer in offerings)
     if (vpcs := known.get("VPCs")) is not None:
         facts.vpc_networks = [str(vpc["CidrBlock"]) for vpc in vpcs]
+        own = {vpc["VpcId"] for vpc in vpcs}
+        facts.addresses = [str(each["PrivateIpAddress"]) for each in instances or () if each.get("VpcId") in own]
     if (images := known.get("images")) is not None:
         available = [_image(image) for image in images if image["State"] == "available"]
         facts.images = sorted(available, key=lambda image: str(image["created"]), reverse=True)

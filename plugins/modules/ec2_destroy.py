@@ -17,19 +17,13 @@ description:
   - What is gone already is no failure, so that it can be run again after it was interrupted.
   - This cannot be undone. Frames, jobs and images that are only there are lost.
 options:
-  farm:
-    description: Name of the farm, the value of the tag C(renderfarm:farm).
-    type: str
-    required: true
   confirm:
     description: The name of the farm once more. With any other value nothing is deleted and the task fails.
     type: str
     required: true
-  regions:
-    description: Regions to delete it in. Without it, O(region) alone.
-    type: list
-    elements: str
 extends_documentation_fragment:
+  - renderfarm.cloud.farm
+  - renderfarm.cloud.farm.regions
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
@@ -82,7 +76,7 @@ def argument_spec() -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     module = AnsibleAWSModule(argument_spec=argument_spec(), supports_check_mode=True)
-    farm, regions = module.params["farm"], list(dict.fromkeys(module.params["regions"] or [module.region]))
+    farm, regions = module.params["farm"], clients.regions(module)
     deleted: list[str] = []
     if not farm or module.params["confirm"] != farm:
         module.fail_json(

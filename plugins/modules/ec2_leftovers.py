@@ -17,20 +17,13 @@ description:
     key pairs, networks with their parts, and log groups below C(/renderfarm/<farm>).
   - What cannot be listed is in RV(unreadable), and then RV(nothing_left) is never true.
   - Nothing is changed.
-options:
-  farm:
-    description: Name of the farm, the value of the tag C(renderfarm:farm).
-    type: str
-    required: true
-  regions:
-    description: Regions to look into. Without it, O(region) alone.
-    type: list
-    elements: str
 notes:
   - "The IAM permissions that it needs are C(ec2:Describe*) of what it lists and C(logs:DescribeLogGroups)."
   - Prices are those of us-east-1. Other Regions cost up to a quarter more. Snapshots are billed for changed blocks
     only, so that their price is the most that they can cost.
 extends_documentation_fragment:
+  - renderfarm.cloud.farm
+  - renderfarm.cloud.farm.regions
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
@@ -146,7 +139,7 @@ def result(found: list[holdings.Thing], unreadable: list[holdings.Unreadable], r
 
 def main() -> None:
     module = AnsibleAWSModule(argument_spec=argument_spec(), supports_check_mode=True)
-    regions = list(dict.fromkeys(module.params["regions"] or [module.region]))
+    regions = clients.regions(module)
     found: list[holdings.Thing] = []
     unreadable: list[holdings.Unreadable] = []
     for region in regions:

@@ -16,10 +16,6 @@ description:
     its image and prices, reads the controller's routes, and returns all findings at once.
   - Changes nothing, and does not fail because of a finding; RV(fatal) tells.
 options:
-  farm:
-    description: Name of the farm, the value of the tag C(renderfarm:farm).
-    type: str
-    required: true
   purpose:
     description:
       - V(bake) checks what an image needs, V(up) what the farm needs, V(check) both.
@@ -82,6 +78,7 @@ notes:
   - Rights are known for what can be tried. An action on a resource of the farm is tried once the farm has one.
   - The prices of us-east-1 stand for volumes and addresses in every Region.
 extends_documentation_fragment:
+  - renderfarm.cloud.farm
   - amazon.aws.common.modules
   - amazon.aws.region.modules
   - amazon.aws.boto3
@@ -149,6 +146,11 @@ stock_image:
 prices:
   description: On-demand prices in USD per hour by instance type, as far as they are known.
   type: dict
+  returned: always
+addresses:
+  description: Private addresses of the machines that run in the farm's network.
+  type: list
+  elements: str
   returned: always
 images:
   description: The farm's available images, newest first.
@@ -243,6 +245,7 @@ def result(findings: list[preflight.Finding], facts: preflight.Facts) -> dict[st
         "fatal": preflight.is_fatal(findings),
         "report": preflight.report(findings),
         "stock_image": str((facts.base_image or {}).get("image_id", "")),
+        "addresses": list(facts.addresses),
         "images": list(facts.images or []),
         "prices": {kind: price for kind, price in (facts.on_demand_prices or {}).items() if price is not None},
     }

@@ -22,8 +22,9 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,23 +111,72 @@ def forget(state: Path, bake: str) -> None:
         log.unlink()
 
 
-def clean(ec2: Any, bake: str, *, keep_builder: bool) -> list[str]:
-    """One pass: terminate the bake's builder, delete its unfinished image. What was ended, in words.
+class Unended(Exception):
+    """Something that ``bake`` made may still be there. ``problems``: what could not be done, and the API's error."""
 
-    An image that is available is whole, and stays. botocore's errors pass through.
+    def __init__(self, bake: str, problems: Sequence[tuple[str, Exception]]) -> None:
+        super().__init__("; ".join(f"could not {doing}: {error}" for doing, error in problems))
+        self.bake = bake
+        self.problems = problems
+
+
+def clean(ec2: Any, bake: str, *, keep_builder: bool) -> list[str]:
+    """One pass: terminate the bake's builder, delete its unfinished image and snapshots. What was ended, in words.
+
+    An image that is available is whole, and stays. Unended: some of it was not possible; the rest was done.
     """
     by_bake = [{"Name": f"tag:{TAG_BAKE}", "Values": [bake]}]
-    ended = []
+    ended: list[str] = []
+    problems: list[tuple[str, Exception]] = []
+
+    def attempt(doing: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # botocore's have no common class; all of them are told
+            problems.append((doing, error))
+            return None
+
     if not keep_builder:
-        builders = instances(ec2, by_bake)
-        if builders:
-            ec2.terminate_instances(InstanceIds=[builder["InstanceId"] for builder in builders])
-            ended += [f"builder {builder['InstanceId']}" for builder in builders]
-    for image in ec2.describe_images(Owners=["self"], Filters=by_bake)["Images"]:
+        for builder in attempt("look for its builder", lambda: instances(ec2, by_bake)) or ():
+            name = f"builder {builder['InstanceId']}"
+            terminate = partial(ec2.terminate_instances, InstanceIds=[builder["InstanceId"]])
+            if attempt(f"terminate the {name}", terminate) is not None:
+                ended.append(name)
+    images = attempt("look for its image", lambda: ec2.describe_images(Owners=["self"], Filters=by_bake)["Images"])
+    settled = {name for image in images or () for name in snapshot_ids(image) if image["State"] == "available"}
+    for image in images or ():
         if image["State"] != "available":
-            ec2.deregister_image(ImageId=image["ImageId"], DeleteAssociatedSnapshots=True)
-            ended.append(f"unfinished image {image['ImageId']}")
+            name = f"unfinished image {image['ImageId']}"
+            done = attempt(f"delete the {name}", partial(deregister, ec2, image["ImageId"]))
+            if done is not None:
+                ended.append(name)
+                settled |= {each for each, code in done.items() if code in ("success", "skipped")}
+    if images is not None:  # else nobody knows which snapshots are of a whole image
+        found = attempt("look for its snapshots", lambda: _snapshots(ec2, by_bake)) or ()
+        for name in (each for each in found if each not in settled):
+            if attempt(f"delete the snapshot {name}", partial(ec2.delete_snapshot, SnapshotId=name)) is not None:
+                ended.append(f"snapshot {name}")
+    if problems:
+        raise Unended(bake, problems)
     return ended
+
+
+def deregister(ec2: Any, image_id: str) -> dict[str, str]:
+    """Delete an image with its snapshots; what became of each (EC2 API Reference, DeleteSnapshotReturnCode)."""
+    answer = ec2.deregister_image(ImageId=image_id, DeleteAssociatedSnapshots=True)
+    return {each["SnapshotId"]: each["ReturnCode"] for each in answer.get("DeleteSnapshotResults", [])}
+
+
+def snapshot_ids(image: Mapping[str, Any]) -> list[str]:
+    return [
+        disk["Ebs"]["SnapshotId"]
+        for disk in image.get("BlockDeviceMappings", [])
+        if disk.get("Ebs", {}).get("SnapshotId")
+    ]
+
+
+def _snapshots(ec2: Any, filters: list[dict[str, Any]]) -> list[str]:
+    return [each["SnapshotId"] for each in ec2.describe_snapshots(OwnerIds=["self"], Filters=filters)["Snapshots"]]
 
 
 def instances(ec2: Any, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:

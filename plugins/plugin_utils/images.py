@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..module_utils.aws_errors import error_code
+from .bake_guard import deregister, snapshot_ids
 
 TAG_FARM = "renderfarm:farm"
 POLL_SECONDS = 5.0
@@ -93,14 +94,6 @@ def _progress(ec2: Any, image: Mapping[str, Any]) -> str:
     return f"{sum(shares) / size:.0f}% of {size} GiB copied" if size else ""
 
 
-def snapshot_ids(image: Mapping[str, Any]) -> list[str]:
-    return [
-        disk["Ebs"]["SnapshotId"]
-        for disk in image.get("BlockDeviceMappings", [])
-        if disk.get("Ebs", {}).get("SnapshotId")
-    ]
-
-
 # ------------------------------------------------------------------------------------------------------------- keeping
 
 
@@ -149,15 +142,21 @@ def _template_versions(ec2: Any) -> list[dict[str, Any]]:
 def remove(ec2: Any, image: Mapping[str, Any]) -> list[str]:
     """Deregister the image, end its Fast Launch, delete all of their snapshots. What was deleted, in words.
 
-    Snapshots that another image needs stay (EC2 API Reference, DeregisterImage, DeleteAssociatedSnapshots).
+    Snapshots that another image needs stay (EC2 API Reference, DeregisterImage, DeleteAssociatedSnapshots). ImageError:
+    others did.
     """
     image_id = str(image["ImageId"])
     _disable_fast_launch(ec2, image_id)
-    answer = ec2.deregister_image(ImageId=image_id, DeleteAssociatedSnapshots=True)
-    deleted = [
-        entry["SnapshotId"] for entry in answer.get("DeleteSnapshotResults", []) if entry["ReturnCode"] == "success"
-    ]
-    return [f"image {image['Name']} ({image_id})", *(f"snapshot {each}" for each in deleted)]
+    snapshots = deregister(ec2, image_id)
+    stay = {name: code for name, code in snapshots.items() if code not in ("success", "skipped")}
+    if stay:
+        raise ImageError(
+            f"the image {image_id} is gone, but its snapshots stay and cost: "
+            f"{', '.join(f'{name} ({code})' for name, code in stay.items())}. Remedy: allow ec2:DeleteSnapshot (IAM), "
+            f"then: {'; '.join(f'aws ec2 delete-snapshot --snapshot-id {name}' for name in stay)}"
+        )
+    deleted = [f"snapshot {name}" for name, code in snapshots.items() if code == "success"]
+    return [f"image {image['Name']} ({image_id})", *deleted]
 
 
 def enable_fast_launch(ec2: Any, image_id: str, snapshots: int) -> None:

@@ -207,8 +207,9 @@ class Cloud:
         self._faults.lose_answers(action, count)
 
     def deny(self, action: str, value: bool) -> None:
-        """While true, the caller may not do ``action``."""
-        self._faults.deny(action, value)
+        """While true, the caller may not do ``action``, by a dry run or as a part of another one either."""
+        with self.region.lock:
+            (self.region.denied.add if value else self.region.denied.discard)(action)
 
     def limit(self, level: float | None) -> None:
         """Throttle as EC2 documents it, with buckets that are full to ``level`` (0 to 1) at first; None: not at all."""

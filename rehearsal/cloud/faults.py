@@ -7,7 +7,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rehearsal.cloud.calls import DROPPED_KEY, REQUEST_KEY, Application, StartResponse
+from rehearsal.cloud.calls import DROPPED_KEY, REQUEST_KEY, StartResponse
+from rehearsal.cloud.endpoint import Endpoint
 from rehearsal.cloud.errors import ApiError
 from rehearsal.cloud.limits import Limits
 from rehearsal.cloud.protocol import ApiRequest, Environ, render_error
@@ -28,13 +29,12 @@ MESSAGES = {"RequestLimitExceeded": "Request limit exceeded."}
 class Faults:
     """WSGI middleware that refuses requests as it was told to. ``*`` as the action means any."""
 
-    def __init__(self, application: Application, limits: Limits) -> None:
+    def __init__(self, application: Endpoint, limits: Limits) -> None:
         self._application = application
         self._limits = limits
         self._lock = threading.Lock()
         self._pending: dict[str, list[ApiError]] = defaultdict(list)
         self._lost: dict[str, int] = defaultdict(int)
-        self._denied: set[str] = set()
         self._down = False
 
     def fail_next(self, action: str, code: str, count: int) -> None:
@@ -47,11 +47,6 @@ class Faults:
         with self._lock:
             self._lost[action] += count
 
-    def deny(self, action: str, value: bool) -> None:
-        """While ``value`` is true the caller lacks the permission for ``action``, also for a dry run of it."""
-        with self._lock:
-            (self._denied.add if value else self._denied.discard)(action)
-
     def down(self, value: bool) -> None:
         self._down = value
 
@@ -59,13 +54,12 @@ class Faults:
         with self._lock:
             self._pending.clear()
             self._lost.clear()
-            self._denied.clear()
         self._limits.stop()
         self._down = False
 
     def _refusal(self, request: ApiRequest) -> ApiError | None:
         action = request.action
-        if action in self._denied:
+        if action in self._application.region.denied:
             code = "UnauthorizedOperation" if request.service == "ec2" else "AccessDeniedException"
             message = f"You are not authorized to perform this operation: {request.service}:{action}."
             return ApiError(code, message, 403 if request.service == "ec2" else 400)

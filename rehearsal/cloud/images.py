@@ -338,8 +338,11 @@ def deregister_image(region: Region, params: Params) -> Params:
 
 
 def _delete_snapshot(region: Region, identifier: str) -> Params:
+    """As EC2 does for the caller, who needs the permission (EC2 API Reference, DeleteSnapshotReturnCode)."""
     if image_of_snapshot(region, identifier):
         return {"SnapshotId": identifier, "ReturnCode": "skipped"}
+    if "DeleteSnapshot" in region.denied:
+        return {"SnapshotId": identifier, "ReturnCode": "missing-permissions"}
     region.snapshots.pop(identifier, None)
     region.forget_tags(identifier)
     return {"SnapshotId": identifier, "ReturnCode": "success"}

@@ -57,6 +57,7 @@ class Region:
         self.objects: dict[tuple[str, str], bytes] = {}
         """What is in S3, by bucket and key."""
         self.vcpu_quotas = dict.fromkeys(("L-34B43A08", "L-1216C47A"), settings.vcpu_quota)
+        self.denied: set[str] = set()  # actions that the caller lacks the permission for
         self.unknown_seconds = 0.0  # how long a new instance may be unknown (eventual consistency)
         self.capacity: dict[tuple[str, str, Lifecycle | None], int] = {
             (kind, zone, None): number for (kind, zone), number in settings.capacity.items()

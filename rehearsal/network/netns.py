@@ -139,7 +139,11 @@ def remove(name: str) -> None:
 
 def processes(name: str) -> list[int]:
     """The ids of the processes whose network is the namespace ``name`` (as ``ip netns pids``)."""
-    wanted = path(name).stat()
+    return inhabitants(path(name).stat())
+
+
+def inhabitants(wanted: os.stat_result) -> list[int]:
+    """The ids of the processes whose network is the namespace whose file is ``wanted``, also when the file is gone."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -1,10 +1,13 @@
-"""Tells the drills, which take minutes, from the tests that every change has to pass."""
+"""Tells the drills, which take minutes, from the tests that every change has to pass; ends in order when told to."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+from rehearsal.session import end_orderly
 
 HERE = Path(__file__).parent
 DRILLS = [
@@ -23,6 +26,15 @@ DRILLS = [
         "test_watch_drills.py",
     )
 ]
+
+
+def pytest_configure() -> None:
+    """A signal ends the run as Ctrl-C does: the fixtures end their rehearsals."""
+    end_orderly(_stop)
+
+
+def _stop(number: int) -> NoReturn:
+    pytest.exit(f"ended by signal {number}", returncode=128 + number)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

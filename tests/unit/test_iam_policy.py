@@ -45,6 +45,12 @@ def test_changes_are_limited_to_resources_of_a_farm() -> None:
     assert [action for action in looking["Action"] if not action.split(":")[1].startswith(reading)] == []
 
 
+def test_every_statement_is_explained() -> None:
+    explained = iam_policy.POLICY.with_suffix(".md").read_text()
+    statements = json.loads(iam_policy.POLICY.read_text())["Statement"]
+    assert [each["Sid"] for each in statements if f"`{each['Sid']}`" not in explained] == []
+
+
 def test_policy_is_short_enough_for_iam() -> None:
     """A managed policy has at most 6,144 characters without white space (IAM User Guide, "IAM and AWS STS quotas")."""
     assert len("".join(iam_policy.POLICY.read_text().split())) <= 6144

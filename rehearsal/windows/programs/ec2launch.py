@@ -10,10 +10,14 @@ from rehearsal.windows.programs.base import Invocation, console, refuse
 async def main(invocation: Invocation) -> Outcome:
     """``EC2Launch.exe reset|sysprep [--clean|-c] [--block|-b]``: what runs once runs again at the next boot.
 
-    ``sysprep`` does the same here; it takes no identity from the host. ``--shutdown`` is not modelled.
+    ``sysprep`` takes the host's identity as well: at its next boot, and at the first one of each clone, Windows gets a
+    new name and a new machine identifier. ``--shutdown`` is not modelled.
     """
     words = invocation.arguments
     if words[:1] not in (["reset"], ["sysprep"]) or set(words[1:]) - {"--clean", "-c", "--block", "-b"}:
         return refuse(invocation, "only 'reset' and 'sysprep' with [--clean] [--block] are modelled")
     ec2launch.reset(invocation.host, clean=bool({"--clean", "-c"} & set(words)))
+    if words[0] == "sysprep":
+        invocation.host.state.values["generalized"] = True
+        invocation.host.state.changed()
     return console("")

@@ -96,6 +96,52 @@ def test_signals_end_a_rehearsal(tmp_path: Path) -> None:
     assert not (world.folder / "state.json").exists()
 
 
+def ended(command: list[str], folder: Path, begun: Path, number: signal.Signals) -> int:
+    """The exit code of a command that gets a signal as soon as ``begun`` is there; nothing of it may be left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *command], cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    world = World(folder)
+    try:
+        world.until(lambda: begun.exists() or process.poll() is not None, str(begun), 60)
+        process.send_signal(number)
+        code = process.wait(timeout=60)
+        world.until(lambda: not processes_of(folder), "the end of every process", 5)
+        return code
+    finally:
+        process.kill()
+        world.command("down")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_proof_with_its_rehearsal(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "r"
+    command = ["rehearsal", "prove", "--dir", str(folder), "--nodes", "1"]
+    assert ended(command, folder, folder / "logs/01-bake-ami.log", number) == 128 + number
+
+
+def test_signals_end_a_test_run_with_its_rehearsal(tmp_path: Path) -> None:
+    folder = tmp_path / "tests/world0/rehearsal"
+    file = "tests/integration/rehearsal/test_machines.py"
+    command = ["pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "tests"), file]
+    assert ended(command, folder, folder / "state.json", signal.SIGTERM) == 128 + signal.SIGTERM
+
+
+def test_down_ends_what_still_runs_on_the_controller(tmp_path: Path) -> None:
+    world = World(tmp_path / "r")
+    world.must("up")
+    forgotten = ["import time", f"time.sleep(600)  # {world.folder}"]
+    command = [sys.executable, "-m", "rehearsal", "exec", "--dir", str(world.folder), "--", sys.executable, "-c"]
+    process = subprocess.Popen([*command, "\n".join(forgotten)], cwd=REPOSITORY, start_new_session=True)
+    try:
+        world.until(lambda: any("time.sleep" in line for line in processes_of(world.folder)), "the command", 10)
+        time.sleep(0.5)
+        world.must("down")
+        assert process.wait(timeout=10) == -signal.SIGTERM
+    finally:
+        process.kill()
+
+
 def test_two_rehearsals_stand_side_by_side(tmp_path: Path) -> None:
     worlds = [World(tmp_path / name) for name in ("one", "two")]
     for world in worlds:

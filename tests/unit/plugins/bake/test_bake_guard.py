@@ -17,10 +17,11 @@ from ansible_collections.renderfarm.cloud.plugins.plugin_utils.bake_guard import
 
 
 class FakeEC2:
-    """Instances and images of one bake."""
+    """Instances, images (id -> state) and snapshots of one bake; the snapshot of ``ami-1`` is ``snap-1``."""
 
-    def __init__(self, instances: list[str], images: dict[str, str]) -> None:
+    def __init__(self, instances: list[str], images: dict[str, str], snapshots: tuple[str, ...] = ()) -> None:
         self.alive, self.images = instances, images
+        self.snapshots = [*snapshots, *(self._snapshot(name) for name in images)]
         self.log: list[str] = []
 
     def get_paginator(self, method: str) -> Any:
@@ -34,16 +35,36 @@ class FakeEC2:
 
     def describe_images(self, **parameters: Any) -> dict[str, Any]:
         assert parameters["Filters"] == [{"Name": "tag:renderfarm:bake", "Values": ["studio-1"]}]
-        return {"Images": [{"ImageId": name, "State": state} for name, state in self.images.items()]}
+        found = [
+            {"ImageId": name, "State": state, "BlockDeviceMappings": [{"Ebs": {"SnapshotId": self._snapshot(name)}}]}
+            for name, state in self.images.items()
+        ]
+        return {"Images": found}
 
-    def terminate_instances(self, InstanceIds: list[str]) -> None:
+    def describe_snapshots(self, **parameters: Any) -> dict[str, Any]:
+        assert parameters["Filters"] == [{"Name": "tag:renderfarm:bake", "Values": ["studio-1"]}]
+        return {"Snapshots": [{"SnapshotId": name} for name in self.snapshots]}
+
+    def terminate_instances(self, InstanceIds: list[str]) -> dict[str, Any]:
         self.log += [f"terminate {name}" for name in InstanceIds]
         self.alive = [name for name in self.alive if name not in InstanceIds]
+        return {}
 
-    def deregister_image(self, ImageId: str, DeleteAssociatedSnapshots: bool) -> None:
+    def deregister_image(self, ImageId: str, DeleteAssociatedSnapshots: bool) -> dict[str, Any]:
         assert DeleteAssociatedSnapshots
         self.log.append(f"deregister {ImageId}")
         del self.images[ImageId]
+        self.snapshots.remove(self._snapshot(ImageId))
+        return {"DeleteSnapshotResults": [{"SnapshotId": self._snapshot(ImageId), "ReturnCode": "success"}]}
+
+    def delete_snapshot(self, SnapshotId: str) -> dict[str, Any]:
+        self.log.append(f"delete {SnapshotId}")
+        self.snapshots.remove(SnapshotId)
+        return {}
+
+    @staticmethod
+    def _snapshot(image: str) -> str:
+        return image.replace("ami", "snap")
 
 
 def record(**changes: Any) -> Record:
@@ -64,7 +85,14 @@ def test_builder_and_unfinished_image_go_whole_image_stays():
         "builder i-1", "unfinished image ami-1", "unfinished image ami-3",
     ]  # fmt: skip
     assert ec2.images == {"ami-2": "available"}
+    assert ec2.snapshots == ["snap-2"]
     assert bake_guard.clean(ec2, "studio-1", keep_builder=False) == []
+
+
+def test_snapshot_of_no_image_goes():
+    ec2 = FakeEC2([], {"ami-2": "available"}, ("snap-1",))
+    assert bake_guard.clean(ec2, "studio-1", keep_builder=False) == ["snapshot snap-1"]
+    assert ec2.snapshots == ["snap-2"]
 
 
 def test_builder_is_kept_on_demand_its_unfinished_image_is_not():

@@ -45,9 +45,13 @@ class FakeEC2:
     def describe_images(self, **parameters: Any) -> dict[str, Any]:
         return {"Images": []}
 
-    def terminate_instances(self, InstanceIds: list[str]) -> None:
+    def describe_snapshots(self, **parameters: Any) -> dict[str, Any]:
+        return {"Snapshots": []}
+
+    def terminate_instances(self, InstanceIds: list[str]) -> dict[str, Any]:
         for name in InstanceIds:
             del self.builders[name]
+        return {}
 
     def create_tags(self, Resources: list[str], Tags: list[dict[str, str]]) -> None:
         self.tagged.append((Resources, Tags[0]["Value"]))

@@ -156,7 +156,7 @@ def test_source_of_an_installer_does_not_count_its_checksum_and_arguments_do():
     def with_renderer(**changes: str) -> str:
         return contents({**INSTALLERS, "renderers": [{**INSTALLERS["renderers"][0], **changes}]})["hash"]
 
-    assert with_renderer(url="https://elsewhere/max.msi") == contents()["hash"]
+    assert with_renderer(url="https://elsewhere/3ds-max.msi") == contents()["hash"]
     assert with_renderer(sha256="cc" * 32) != contents()["hash"]
     assert with_renderer(arguments="/qn") != contents()["hash"]
 

@@ -17,6 +17,14 @@ SETTINGS = {
 }
 
 
+def test_free_addresses():
+    assert farm.free_addresses("10.0.0.0/28", ["10.0.0.10", "10.9.0.4"])[:2] == ["10.0.0.4", "10.0.0.5"]
+    with pytest.raises(AnsibleFilterError, match=r"free_addresses: 10\.0\.0\.0/28 has no free address"):
+        farm.free_addresses("10.0.0.0/28", [f"10.0.0.{number}" for number in range(16)])
+    with pytest.raises(AnsibleFilterError, match="nonsense"):
+        farm.free_addresses("10.0.0.0/28", ["nonsense"])
+
+
 def test_zone_subnets():
     assert farm.zone_subnets("10.0.0.0/24", ["a", "b"]) == [
         {"zone": "a", "network": "10.0.0.0/25"},

@@ -28,6 +28,13 @@ def problems(**changes: Any) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- subnets
 
 
+def test_free_addresses_are_neither_reserved_nor_taken():
+    free = networks.free_addresses(IPv4Network("10.0.0.0/24"), ["10.0.0.10", "10.0.0.77"])
+    assert len(free) == networks.usable_addresses(IPv4Network("10.0.0.0/24")) - 2
+    assert not any(networks.is_reserved(address, IPv4Network("10.0.0.0/24")) for address in free)
+    assert not {"10.0.0.10", "10.0.0.77"} & {str(address) for address in free}
+
+
 @pytest.mark.parametrize(
     ("network", "count", "expected"),
     [

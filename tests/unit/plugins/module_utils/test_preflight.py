@@ -311,6 +311,14 @@ def test_facts_from_aws():
     assert known.unknown == {}
 
 
+def test_addresses_are_those_in_the_farms_own_network():
+    machines = [
+        {"InstanceType": "m5.large", "VpcId": vpc, "PrivateIpAddress": address}
+        for vpc, address in (("vpc-1", "10.0.0.7"), ("vpc-2", "10.0.0.8"))
+    ]
+    assert collect(aws(DescribeInstances={"Reservations": [{"Instances": machines}]})).addresses == ["10.0.0.7"]
+
+
 def test_dry_runs_name_only_what_the_farm_has():
     clients = aws()
     tried = set(collect(clients).permissions)

@@ -14,6 +14,7 @@ import boto3
 import pytest
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.renderfarm.cloud.plugins.doc_fragments import farm
 from ansible_collections.renderfarm.cloud.plugins.module_utils.preflight import Facts
 from ansible_collections.renderfarm.cloud.plugins.modules import (
     ec2_destroy,
@@ -47,6 +48,18 @@ def documented(options: dict[str, Any]) -> dict[str, Any]:
     return spec
 
 
+def all_options(documentation: dict[str, Any]) -> dict[str, Any]:
+    """The options of a DOCUMENTATION text and of the collection's own fragments that it extends."""
+    options = dict(documentation.get("options", {}))
+    for name in documentation["extends_documentation_fragment"]:
+        if name.startswith("renderfarm.cloud.farm"):
+            text = getattr(
+                farm.ModuleDocFragment, name.split(".")[3].upper() if name.count(".") == 3 else "DOCUMENTATION"
+            )
+            options |= yaml.safe_load(text)["options"]
+    return options
+
+
 def specified(spec: dict[str, Any]) -> dict[str, Any]:
     ignored = {"no_log", "mutually_exclusive", "required_one_of"}
     return {
@@ -62,7 +75,7 @@ def specified(spec: dict[str, Any]) -> dict[str, Any]:
 )
 def test_documentation_and_specification_agree(module):
     documentation = yaml.safe_load(module.DOCUMENTATION)
-    assert documented(documentation["options"]) == specified(module.argument_spec())
+    assert documented(all_options(documentation)) == specified(module.argument_spec())
     assert documentation["module"] == module.__name__.rpartition(".")[2]
 
 

@@ -301,7 +301,13 @@ def test_the_first_boot_sets_a_password_and_runs_user_data_once(bench: Bench) ->
         await boot(clone)
         assert clone.platform.passwords and "user data script completed" in log_of(clone)
         assert clone.host.computer_name == name, "a plain clone keeps its name"
+        identifier = clone.host.accounts.machine_sid
+        await clone.program("C:\\Program Files\\Amazon\\EC2Launch\\EC2Launch.exe", "sysprep", "--clean")
         await clone.host.power_off()
+        other = clone.again(FakePlatform("other", "10.0.0.31"))
+        await boot(other)
+        assert other.host.accounts.machine_sid != identifier, "Sysprep takes the identity of the disk"
+        await other.host.power_off()
 
     asyncio.run(scenario())
 
