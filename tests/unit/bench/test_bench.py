@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rehearsal.tables import text_table
+from tests.bench import __main__ as every
 from tests.bench import document, farm, inventory, parts
 
 STEPS = [
@@ -116,15 +118,32 @@ def test_the_command_that_is_told_is_the_one_that_ran():
     assert document.command("farm", ["--nodes", "1"]) == "`python -m tests.bench.farm --nodes 1`"
 
 
-def test_each_section_has_a_bench_and_a_quick_way(tmp_path):
-    from tests.bench import __main__ as every
-
+def test_each_section_has_a_bench_and_a_quick_way(capsys):
     assert set(every.QUICK) == set(document.SECTIONS)
     for name, words in every.QUICK.items():
-        options = ["-m", f"tests.bench.{name}", "--help"]
-        said = subprocess.run([sys.executable, *options], cwd=document.PROJECT, capture_output=True, text=True)
-        assert said.returncode == 0, said.stderr
-        assert all(word in said.stdout for word in (*words, "--document") if word.startswith("--"))
+        with pytest.raises(SystemExit, match="0"):
+            importlib.import_module(f"tests.bench.{name}").main(["--help"])
+        said = capsys.readouterr().out
+        assert all(word in said for word in (*words, "--document") if word.startswith("--"))
+
+
+def test_quick_figures_are_not_for_the_document(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
+    with pytest.raises(SystemExit, match="2"):
+        every.main()
+
+
+def test_a_bench_that_fails_does_not_keep_the_others_from_their_sections(monkeypatch, tmp_path):
+    ran = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command[2].removeprefix("tests.bench."))
+        return subprocess.CompletedProcess(command, 1 if command[2].endswith("inventory") else 0)
+
+    monkeypatch.setattr(every.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["bench", "--document", str(tmp_path / "x")])
+    assert every.main() == 1
+    assert tuple(ran) == document.SECTIONS
 
 
 def test_a_processor_that_works_is_noticed():
