@@ -52,10 +52,7 @@ molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
 
 bench: setup ## Measure inventory, tunnel, fleet and farm, write docs/benchmarks.md (needs root and a quiet machine, 20 minutes)
-	$(PYTHON) -m tests.bench.inventory
-	$(PYTHON) -m tests.bench.tunnel
-	$(PYTHON) -m tests.bench.fleet
-	$(PYTHON) -m tests.bench.farm
+	$(PYTHON) -m tests.bench
 
 docs: setup ## Write the role READMEs from their argument specifications
 	$(PYTHON) scripts/role_readmes.py

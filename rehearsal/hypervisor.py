@@ -34,6 +34,7 @@ _POWER_DELAY = 0.2  # seconds between a guest's request and the power going: its
 _POWER_OFF_LIMIT = 20.0
 _CLOSE_LIMIT = 5.0
 _WINRM_PORTS = (5985, 5986)
+_NUMEROUS = ("render_node", "remote_node")  # roles of which a farm has many machines
 
 HostFactory = Callable[[Path, MachinePlatform], Host]
 ImageFactory = Callable[[Path], None]
@@ -74,11 +75,15 @@ def requested_step(machine: Machine) -> Step:
 
 
 def machine_name(tags: Mapping[str, str], instance_id: str, taken: Iterable[str]) -> str:
-    """The name of a new machine: its tag Name; with the instance id where that is missing, taken or no file name."""
+    """The name of a new machine: its tag Name; with the instance id where that is missing, taken or no file name.
+
+    Nodes, which share a name, always have their instance id in it, as the farm's inventory calls them.
+    """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", tags.get("Name", "")).strip("-.")
     if not name:
         return instance_id
-    return name if name not in set(taken) else f"{name}-{instance_id}"
+    alone = tags.get("renderfarm:role") not in _NUMEROUS and name not in set(taken)
+    return name if alone else f"{name}-{instance_id}"
 
 
 class BootFailure(RehearsalError):
@@ -282,7 +287,8 @@ class Hypervisor:
             on_password=partial(self._password, machine),
             clock_ahead=machine.clock_ahead,
         )
-        failing = self.boot_failures & {machine.name, machine.key}
+        shared_name = machine.instance.tags.get("Name", "") if machine.instance else ""
+        failing = self.boot_failures & {machine.name, machine.key, shared_name}
         if failing:
             self.boot_failures -= failing
             self._serial(machine, b"Windows failed to start: INACCESSIBLE_BOOT_DEVICE\r\n")

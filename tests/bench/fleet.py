@@ -7,9 +7,7 @@ figures are the controller's own: its CPU seconds, and the calls that EC2 would 
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import resource
 import socket
 import subprocess
@@ -23,9 +21,9 @@ from pathlib import Path
 
 from rehearsal.cloud import Cloud, CloudSettings
 from rehearsal.cloud.catalog import STOCK, stock_id
-from tests.bench.document import write_section
+from tests.bench.controller import environment
+from tests.bench.document import PROJECT, command, machine, parser, write_section
 
-PROJECT = Path(__file__).resolve().parents[2]
 SIZES = (10, 100, 1000)
 MOST_CALLS_MORE = 20  # that a thousand nodes may need more than ten
 REGION = "eu-central-1"
@@ -48,23 +46,13 @@ def served(folder: Path) -> Iterator[tuple[Cloud, dict[str, str]]]:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         cloud.serve(listener)
         try:
-            yield (
-                cloud,
-                {
-                    **os.environ,
-                    "AWS_ENDPOINT_URL": f"http://127.0.0.1:{listener.getsockname()[1]}",
-                    "AWS_ACCESS_KEY_ID": "rehearsal",
-                    "AWS_SECRET_ACCESS_KEY": "rehearsal",
-                    "AWS_EC2_METADATA_DISABLED": "true",
-                    "NO_PROXY": "*",
-                    "RENDERFARM_STATE": str(folder),
-                },
-            )
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield cloud, environment(address, RENDERFARM_STATE=str(folder))
         finally:
             cloud.stop()
 
 
-def run(cloud: Cloud, environment: dict[str, str], playbook: str, nodes: int) -> Run:
+def run(cloud: Cloud, controller: dict[str, str], playbook: str, nodes: int) -> Run:
     """Run a playbook. CalledProcessError when it fails, after its output was shown."""
     settings = {
         "farm_nodes": nodes,
@@ -72,13 +60,13 @@ def run(cloud: Cloud, environment: dict[str, str], playbook: str, nodes: int) ->
         "farm_zones": [f"{REGION}{zone}" for zone in "abc"],
         "ec2_manager_image": stock_id(next(iter(STOCK)), REGION),
     }
-    command = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventory/farm.ec2.yml", playbook]
+    words = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", "inventory/farm.ec2.yml", playbook]
     cloud.calls.clear()
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
-        [*command, "-e", json.dumps(settings)],
+        [*words, "-e", json.dumps(settings)],
         cwd=PROJECT,
-        env=environment,
+        env=controller,
         capture_output=True,
         text=True,
         check=False,
@@ -93,20 +81,20 @@ def run(cloud: Cloud, environment: dict[str, str], playbook: str, nodes: int) ->
 
 def measure(nodes: int) -> list[Run]:
     """Up, up again, and down, in a region of its own."""
-    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (cloud, environment):
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as (cloud, controller):
         steps = ("tests/bench/fleet.yml", "tests/bench/fleet.yml", "playbooks/farm-down.yml")
-        return [run(cloud, environment, playbook, nodes) for playbook in steps]
+        return [run(cloud, controller, playbook, nodes) for playbook in steps]
 
 
-def report(measured: dict[int, list[Run]]) -> str:
+def report(measured: dict[int, list[Run]], about: str) -> str:
     """This bench's section."""
     names = ("up", "up again", "down")
     lines = [
         "## Fleet",
         "",
-        "`python -m tests.bench.fleet`: what `farm-up.yml` does for its nodes (network, launch template, launch,",
-        "inventory, judgement) and `farm-down.yml`, against the simulated region. The nodes are records that run and",
-        "count as registered. CPU seconds are the controller's, without the region's.",
+        f"{about}: what `farm-up.yml` does for its nodes (network, launch template, launch, inventory, judgement) and "
+        "`farm-down.yml`, against the simulated region. The nodes are records that run and count as registered. CPU "
+        "seconds are the controller's, without the region's. Each ran once.",
         "",
         "| nodes | step | AWS calls | of them changes | CPU seconds | seconds |",
         "|---|---|---|---|---|---|",
@@ -117,18 +105,19 @@ def report(measured: dict[int, list[Run]]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.fleet", description=__doc__)
-    parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md alone")
-    options = parser.parse_args(arguments)
-    measured = {nodes: measure(nodes) for nodes in SIZES}
-    section = report(measured)
+def main(words: Sequence[str] | None = None) -> int:
+    options = parser("fleet", __doc__)
+    options.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="nodes (default: %(default)s)")
+    arguments = options.parse_args(words)
+    about = f"{command('fleet', words or sys.argv[1:])} on {machine()}"
+    measured = {nodes: measure(nodes) for nodes in arguments.sizes}
+    section = report(measured, about)
     print(section)
-    if not options.print:
-        write_section("fleet", section)
-    for smallest, largest in zip(measured[SIZES[0]], measured[SIZES[-1]], strict=True):
-        if largest.calls > smallest.calls + MOST_CALLS_MORE:
-            print(f"{SIZES[-1]} nodes take {largest.calls} calls, {SIZES[0]} take {smallest.calls}", file=sys.stderr)
+    write_section("fleet", section, arguments.document)
+    fewest, most = min(measured), max(measured)
+    for few, many in zip(measured[fewest], measured[most], strict=True):
+        if many.calls > few.calls + MOST_CALLS_MORE:
+            print(f"{most} nodes take {many.calls} calls, {fewest} take {few.calls}", file=sys.stderr)
             return 1
     return 0
 

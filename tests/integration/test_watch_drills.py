@@ -83,8 +83,8 @@ class Node:
 
     def __init__(self, farm: Rehearsal, name: str, instance: Mapping[str, Any]) -> None:
         self._farm = farm
-        self.machine = name
         self.instance = instance["InstanceId"]
+        self.machine = f"{name}-{self.instance}"
         self.name = "ip-" + instance["PrivateIpAddress"].replace(".", "-")
 
     @property

@@ -64,6 +64,9 @@ def test_a_guest_may_ask_for_power() -> None:
     [
         ({"Name": "studio-manager"}, [], "studio-manager"),
         ({"Name": "studio-node"}, ["studio-node"], f"studio-node-{ID}"),
+        ({"Name": "studio-node", "renderfarm:role": "render_node"}, [], f"studio-node-{ID}"),
+        ({"Name": "studio-node", "renderfarm:role": "remote_node"}, [], f"studio-node-{ID}"),
+        ({"Name": "studio-builder", "renderfarm:role": "builder"}, [], "studio-builder"),
         ({}, [], ID),
         ({"Name": "../../etc"}, [], "etc"),
         ({"Name": "a b/ü"}, [], "a-b"),
@@ -354,10 +357,13 @@ def test_a_clock_that_is_off_counts_from_the_next_boot_until_it_is_repaired(
     assert seen == [b"None", b"3600", b"None"]
 
 
-def test_an_injected_boot_failure_shows_on_the_console(world: World) -> None:
+@pytest.mark.parametrize("called", ["m", f"m-{ID}", ID])
+def test_an_injected_boot_failure_shows_on_the_console(world: World, called: str) -> None:
+    """A node's name is not known before it is launched: then its tag Name means the next one."""
+
     async def run() -> None:
-        world.hypervisor.boot_failures.add("m")
-        world.cloud.set(instance(1, tags={"Name": "m"}))
+        world.hypervisor.boot_failures.add(called)
+        world.cloud.set(instance(1, tags={"Name": "m", "renderfarm:role": "render_node"}))
         await world.settle()
 
     asyncio.run(run())
