@@ -179,7 +179,7 @@ class Cloud:
                     self.region.capacity[pool] = count
 
     def set_vcpu_quota(self, lifecycle: Lifecycle, vcpus: float) -> None:
-        """How many vCPUs of the standard families may run: Service Quotas says so, and launches beyond it are refused."""
+        """How many vCPUs of the standard families may run, by Service Quotas and at each launch."""
         with self.region.lock:
             self.region.vcpu_quotas[quotas.QUOTAS[lifecycle]] = vcpus
 
