@@ -34,14 +34,6 @@ def launch_enough(nodes: Sequence[Mapping[str, str]], launched: Sequence[str]) -
         raise AnsibleFilterError(f"launch_enough: a node lacks {error}.") from error
 
 
-def launch_nodes(nodes: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Launched nodes, as they are waited for."""
-    try:
-        return [{"name": node["name"], "mac": node["mac"], "instance": node["instance_id"]} for node in nodes]
-    except (KeyError, TypeError) as error:
-        raise AnsibleFilterError(f"launch_nodes: a node lacks {error}.") from error
-
-
 def resting_nodes(macs: Sequence[str], servers: Sequence[Mapping[str, str]]) -> list[str]:
     """The nodes that render nothing now."""
     try:
@@ -56,7 +48,6 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         return {
             "launch_enough": launch_enough,
-            "launch_nodes": launch_nodes,
             "launch_verdict": launch_verdict,
             "resting_nodes": resting_nodes,
         }

@@ -186,10 +186,9 @@ def test_no_capacity_in_two_of_three_types(controller):
 def test_no_capacity_at_all(controller):
     controller.cloud.set_capacity("*", "*", 0)
     output = controller.have(4, fails=True)
-    assert "InsufficientInstanceCapacity (spot" in output and "InsufficientInstanceCapacity (on-demand" in output, (
-        output
-    )
-    assert "4 of 4 missing" in output and controller.nodes() == []
+    for words in ("InsufficientInstanceCapacity (spot", "InsufficientInstanceCapacity (on-demand", "4 of 4 missing"):
+        assert words in output, output
+    assert controller.nodes() == []
 
 
 def test_no_spot_capacity_at_all(controller):

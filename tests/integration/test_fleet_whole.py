@@ -1,7 +1,7 @@
 """The fleet of a whole farm when something is short, broken or busy: each case by the playbooks, on real machines.
 
-The tests build on each other and run in their order: one farm grows, loses a bad node, shrinks while frames are rendered
-and ends; then one of which every second node is broken.
+The tests build on each other and run in their order: one farm grows, loses a bad node, shrinks while frames are
+rendered and ends; then one of which every second node is broken.
 """
 
 from __future__ import annotations

@@ -64,9 +64,5 @@ def test_filters_name_what_is_missing():
 
 
 def test_what_is_waited_for():
-    launched = [{"instance_id": f"i-{n}", "mac": f"0A:00:00:00:00:{n:02x}", "name": "n"} for n in range(4)]
-    found = filters.launch_nodes(launched)
-    assert found[0] == {"name": "n", "mac": "0A:00:00:00:00:00", "instance": "i-0"}
+    found = waited(4, 0)
     assert filters.launch_enough(found, ids(9)) == 3 and filters.launch_enough(found, ["i-1"]) == 1
-    with pytest.raises(AnsibleFilterError, match="name"):
-        filters.launch_nodes([{"instance_id": "i-0"}])
