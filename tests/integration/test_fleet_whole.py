@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ def _broken(self, good=Boot._services):
         if number in HANGING:
             time.sleep(3600)
         if number in FAILING:
+            time.sleep(15)  # no Windows is up before EC2 calls its machine running
             raise RuntimeError("the drill broke this image")
     return good(self)
 
@@ -71,9 +73,9 @@ def up(farm: Rehearsal, nodes: int, **settings: Any) -> Step:
     return farm.playbook("farm-up.yml", "-e", json.dumps({"farm_nodes": nodes, **settings}))
 
 
-def alive(farm: Rehearsal) -> set[str]:
-    """Ids of the render nodes that live, by the AWS CLI."""
-    filters = ["Name=instance-state-name,Values=pending,running", "Name=tag:renderfarm:role,Values=render_node"]
+def alive(farm: Rehearsal, role: str = "render_node") -> set[str]:
+    """Ids of the nodes that live, by the AWS CLI."""
+    filters = ["Name=instance-state-name,Values=pending,running", f"Name=tag:renderfarm:role,Values={role}"]
     groups = farm.aws("ec2", "describe-instances", "--filters", *filters)["Reservations"]
     return {instance["InstanceId"] for group in groups for instance in group["Instances"]}
 
@@ -117,6 +119,24 @@ def broken_image(farm: Rehearsal, failing: tuple[int, ...], hanging: tuple[int, 
         yield
     finally:
         path.write_text(good, encoding="utf-8")
+
+
+def killed_after(farm: Rehearsal, action: str, *playbook: str) -> None:
+    """Start a playbook and kill all of it as soon as the region was asked for ``action``."""
+    before = len(farm.calls())
+    command = [sys.executable, "-m", "rehearsal", "exec", "--dir", str(farm.folder), "--"]
+    process = subprocess.Popen(
+        [*command, str(Path(sys.executable).with_name("ansible-playbook")), *playbook],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 300
+    while action not in {call["action"] for call in farm.calls()[before:] if call["mutating"]}:
+        assert process.poll() is None and time.monotonic() < end, f"{action} was never called"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=60)
 
 
 # ----------------------------------------------------------------------------------------------------------- the drills
@@ -191,6 +211,34 @@ def test_down_now_does_not_wait(farm: Rehearsal) -> None:
         time.sleep(0.5)
     step = farm.playbook("farm-down.yml", "-e", "farm_down_now=true")
     assert "who is busy" not in step.log.read_text()
+    proof.prove_nothing_left(farm)
+
+
+def test_killed_in_the_middle_of_up_and_down(farm: Rehearsal) -> None:
+    killed_after(farm, "CreateFleet", "farm-up.yml", "-e", "farm_nodes=2")
+    up(farm, 2)
+    assert len(alive(farm)) == 2 and in_state(farm, "idle") == alive(farm)
+    killed_after(farm, "TerminateInstances", "farm-down.yml")
+    farm.playbook("farm-down.yml")
+    proof.prove_nothing_left(farm)
+
+
+def test_remote_nodes_have_the_same_limits(farm: Rehearsal) -> None:
+    """Price and share of spot; and when one shall go, it waits for the end of its frame."""
+    dear = {"farm_remote_nodes": 2, "farm_max_price": 0.0001, "farm_on_demand_fallback": False}
+    with pytest.raises(ProofError, match=r"(?s)SpotMaxPriceTooLow.*raise max_price"):
+        up(farm, 0, **dear)
+    assert alive(farm, "remote_node") == set()
+    up(farm, 0, farm_remote_nodes=2, farm_spot_percent=50)
+    two = farm.aws("ec2", "describe-instances", "--instance-ids", *alive(farm, "remote_node"))["Reservations"]
+    lifecycles = [instance.get("InstanceLifecycle", "-") for group in two for instance in group["Instances"]]
+    assert sorted(lifecycles) == ["-", "spot"]
+    submit(farm, "remote", 2, SHORT)
+    step = up(farm, 0, farm_remote_nodes=1, farm_remove=True)
+    assert "FAILED - RETRYING" in step.log.read_text()
+    assert len(alive(farm, "remote_node")) == 1 and len(frames(farm, "remote")) == 2
+    assert terminated_at(farm)[-1] > min(frames(farm, "remote").values())
+    farm.playbook("farm-down.yml")
     proof.prove_nothing_left(farm)
 
 
