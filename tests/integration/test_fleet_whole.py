@@ -26,7 +26,7 @@ from rehearsal.proof import PROFILE, ProofError, Rehearsal, Step
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 
 MANAGER = "10.0.0.10"
-SHORT, LONG = 150, 360  # seconds of a frame: two playbooks, four playbooks
+FRAME = 200.0  # seconds: longer than a playbook takes until it asks who renders
 # What an image's farmnode does on the nodes whose numbers are named, counted in the order in which they come up.
 BROKEN = """
 
@@ -91,9 +91,20 @@ def in_state(farm: Rehearsal, state: str) -> set[str]:
     return {ids[server["handle"]] for server in backburner(farm, "servers") if server["state"] == state}
 
 
-def submit(farm: Rehearsal, name: str, frames: int, seconds: float) -> None:
+def submit(farm: Rehearsal, name: str, frames: int, seconds: float) -> int:
+    """Queue a job, one frame for each node; returns its handle."""
     words = ["--name", name, "--frames", f"1-{frames}", "--seconds", str(seconds)]
-    backburner(farm, "submit", *words, "--output", rf"F:\{name}\shot.exr")
+    handle: int = backburner(farm, "submit", *words, "--output", rf"F:\{name}\shot.exr")["job"]
+    return handle
+
+
+def rendering(farm: Rehearsal, number: int) -> set[str]:
+    """The ids of the nodes that render, as soon as they are so many."""
+    end = time.monotonic() + 30
+    while len(busy := in_state(farm, "busy")) != number:
+        assert time.monotonic() < end, busy
+        time.sleep(0.5)
+    return busy
 
 
 def frames(farm: Rehearsal, name: str) -> dict[str, float]:
@@ -170,45 +181,44 @@ def test_one_bad_node_is_ended_and_the_farm_goes_on_with_enough(farm: Rehearsal)
 
 
 def test_idle_nodes_go_first(farm: Rehearsal) -> None:
-    submit(farm, "long", 2, LONG)
-    submit(farm, "short", 1, SHORT)
-    end = time.monotonic() + 20
-    while len(in_state(farm, "busy")) < 3:
-        assert time.monotonic() < end
-        time.sleep(0.5)
-    busy, everything = in_state(farm, "busy"), alive(farm)
+    job = submit(farm, "many", 3, 3600)
+    busy, everything = rendering(farm, 3), alive(farm)
     up(farm, 3, farm_remove=True)
     assert alive(farm) == busy and len(everything - busy) == 1
+    backburner(farm, "delete", str(job))
 
 
 def test_fewer_nodes_wait_for_the_end_of_a_frame(farm: Rehearsal) -> None:
-    assert len(in_state(farm, "busy")) == 3, "the playbook before took longer than a short frame"
+    job = submit(farm, "long", 2, 3600)
+    rendering(farm, 2)
+    submit(farm, "short", 1, FRAME)
+    rendering(farm, 3)
     step = up(farm, 2, farm_remove=True)
-    assert "FAILED - RETRYING" in step.log.read_text()
+    assert "FAILED - RETRYING" in step.log.read_text(), "the playbook needed longer than the frame"
     assert len(alive(farm)) == 2 and in_state(farm, "busy") == alive(farm)
     [written] = frames(farm, "short").values()
     assert terminated_at(farm)[-1] > written
+    backburner(farm, "delete", str(job))
 
 
 def test_down_waits_for_the_end_of_frames(farm: Rehearsal) -> None:
-    assert len(in_state(farm, "busy")) == 2, "the playbooks before took longer than a long frame"
+    submit(farm, "last", 2, FRAME)
+    rendering(farm, 2)
     [manager] = [machine for machine in farm.machines() if machine["role"] == "manager"]
-    farm.playbook("farm-down.yml", "-e", "farm_manager_keep=true")
+    step = farm.playbook("farm-down.yml", "-e", "farm_manager_keep=true")
+    assert "FAILED - RETRYING" in step.log.read_text(), "the playbook needed longer than the frame"
     assert alive(farm) == set()
-    written = frames(farm, "long")
+    written = frames(farm, "last")
     assert sorted(written) == ["shot0001.exr", "shot0002.exr"]
     assert terminated_at(farm)[-1] > max(written.values())
     log = (Path(manager["c"]) / PROFILE / "backburner.log").read_text(errors="replace")
-    assert "requeued" not in log
+    assert not re.search(r"last: frame \d+ .*requeued", log)
 
 
 def test_down_now_does_not_wait(farm: Rehearsal) -> None:
     up(farm, 1)
     submit(farm, "lost", 1, 3600)
-    end = time.monotonic() + 20
-    while not in_state(farm, "busy"):
-        assert time.monotonic() < end
-        time.sleep(0.5)
+    rendering(farm, 1)
     step = farm.playbook("farm-down.yml", "-e", "farm_down_now=true")
     assert "who is busy" not in step.log.read_text()
     proof.prove_nothing_left(farm)
@@ -233,7 +243,8 @@ def test_remote_nodes_have_the_same_limits(farm: Rehearsal) -> None:
     two = farm.aws("ec2", "describe-instances", "--instance-ids", *alive(farm, "remote_node"))["Reservations"]
     lifecycles = [instance.get("InstanceLifecycle", "-") for group in two for instance in group["Instances"]]
     assert sorted(lifecycles) == ["-", "spot"]
-    submit(farm, "remote", 2, SHORT)
+    submit(farm, "remote", 2, FRAME)
+    rendering(farm, 2)
     step = up(farm, 0, farm_remote_nodes=1, farm_remove=True)
     assert "FAILED - RETRYING" in step.log.read_text()
     assert len(alive(farm, "remote_node")) == 1 and len(frames(farm, "remote")) == 2
