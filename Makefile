@@ -51,7 +51,7 @@ drills: setup ## What goes wrong, each case for real, and the whole farm by Mole
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
 
-bench: setup ## Measure inventory, tunnel, fleet and farm, write docs/benchmarks.md (needs root and a quiet machine, 20 minutes)
+bench: setup ## Measure inventory, tunnel, controller and farm, write docs/benchmarks.md (needs root and a quiet machine, 40 minutes)
 	$(PYTHON) -m tests.bench
 
 docs: setup ## Write the role READMEs from their argument specifications

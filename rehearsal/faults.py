@@ -271,7 +271,7 @@ FAULTS = {
             "the studio's router stops (or goes on) forwarding the VPN's port",
             _port_forward,
         ),
-        Fault("quota", ("LIFECYCLE", "VCPUS"), "Service Quotas allows so many vCPUs, spot or on-demand", _quota),
+        Fault("quota", ("LIFECYCLE", "VCPUS"), "so many vCPUs may run, spot or on-demand", _quota),
         Fault("rebalance", ("MACHINE",), "EC2 advises to leave a spot instance", _rebalance),
         Fault("repair", ("MACHINE",), "lifts winrm-lost, disk-full and clock-off; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),

@@ -24,6 +24,7 @@ from rehearsal.interfaces import CloudApi, CloudView, ImageView, InstanceView, R
 from rehearsal.machine import Host, Machine, MachinePlatform, MachineState, PowerAction
 from rehearsal.network import filters, http, netns, plan
 from rehearsal.network.topology import Network
+from rehearsal.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ _POWER_OFF_LIMIT = 20.0
 _CLOSE_LIMIT = 5.0
 _WINRM_PORTS = (5985, 5986)
 _NUMEROUS = ("render_node", "remote_node")  # roles of which a farm has many machines
+_ROLE = "renderfarm:role"
 
 HostFactory = Callable[[Path, MachinePlatform], Host]
 ImageFactory = Callable[[Path], None]
@@ -82,7 +84,7 @@ def machine_name(tags: Mapping[str, str], instance_id: str, taken: Iterable[str]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", tags.get("Name", "")).strip("-.")
     if not name:
         return instance_id
-    alone = tags.get("renderfarm:role") not in _NUMEROUS and name not in set(taken)
+    alone = tags.get(_ROLE) not in _NUMEROUS and name not in set(taken)
     return name if alone else f"{name}-{instance_id}"
 
 
@@ -102,9 +104,11 @@ class Hypervisor:
         make_host: HostFactory,
         make_server_image: ImageFactory,
         changed: Callable[[], None] = lambda: None,
+        records: Records | None = None,
     ) -> None:
         """``make_host`` puts an operating system on a machine's folder; ``make_server_image`` writes the disk of a
-        stock Windows Server into a folder; ``changed`` is called when what ``machines`` shows changed."""
+        stock Windows Server into a folder; ``changed`` is called when what ``machines`` shows changed; with
+        ``records`` render nodes get no machine but are only registered."""
         self.folder = folder
         self.network = network
         self.cloud = cloud
@@ -116,6 +120,7 @@ class Hypervisor:
         self._make_host = make_host
         self._make_server_image = make_server_image
         self._changed = changed
+        self._records = records
         self._boot_limit = asyncio.Semaphore(BOOT_LIMIT)
         self._image_locks: dict[str, asyncio.Lock] = {}
         self._copies: dict[str, asyncio.Task[None]] = {}
@@ -159,7 +164,7 @@ class Hypervisor:
         await self.network.sync(view)
         for instance in view.instances:
             machine = self.machines.get(instance.instance_id)
-            if machine is None and instance.state == "running":
+            if machine is None and instance.state == "running" and not self._is_record(instance):
                 machine = self._new_machine(instance)
             if machine is not None:
                 machine.instance = instance
@@ -173,6 +178,19 @@ class Hypervisor:
                 self._begin(machine, self._studio_step(machine))
             else:
                 self._begin(machine, next_step(machine, current))
+        if self._records is not None:
+            nodes = [item for item in view.instances if self._is_record(item) and item.state == "running"]
+            await self._records.sync(nodes, self._manager())
+
+    def _is_record(self, instance: InstanceView) -> bool:
+        return self._records is not None and instance.tags.get(_ROLE) == "render_node"
+
+    def _manager(self) -> Machine | None:
+        """The farm's manager, when it is up."""
+        for machine in self.machines.values():
+            if machine.instance is not None and machine.instance.tags.get(_ROLE) == "manager":
+                return machine if machine.state is MachineState.RUNNING else None
+        return None
 
     def _studio_step(self, machine: Machine) -> Step:
         return Step.BOOT if machine.boots_seen is None else requested_step(machine)

@@ -82,10 +82,18 @@ def _phase(listed: str, instance: Mapping[str, Any]) -> tuple[str, str]:
     return phase or ("booting" if instance else ""), since
 
 
-def farm_nodes(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What renderfarm.cloud.farm_wait needs to know of each node: its name, MAC address and instance."""
-    rows = farm_rows(hosts, [])
-    return [{"name": row["name"], "mac": row["mac"], "instance": row["instance"]} for row in rows]
+def farm_nodes(hosts: Iterable[Mapping[str, Any]], launched: Iterable[Mapping[str, str]] = ()) -> list[dict[str, str]]:
+    """What renderfarm.cloud.farm_wait needs to know of each node: its name, MAC address and instance.
+
+    ``launched`` are instances as ec2_fleet returns them; those that are no hosts have ended since then.
+    """
+    nodes = [{"name": row["name"], "mac": row["mac"], "instance": row["instance"]} for row in farm_rows(hosts, [])]
+    known = {node["instance"] for node in nodes}
+    return nodes + [
+        {"name": node["name"], "mac": node["mac"], "instance": node["instance_id"]}
+        for node in launched
+        if node["instance_id"] not in known
+    ]
 
 
 def farm_ended_rows(instances: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

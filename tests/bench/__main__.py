@@ -14,7 +14,7 @@ from tests.bench.document import DOCUMENT, PROJECT, SECTIONS
 QUICK: dict[str, list[str]] = {
     "inventory": ["--runs", "1", "--sizes", "0", "100"],
     "tunnel": ["--rounds", "1", "--megabytes", "5"],
-    "fleet": ["--sizes", "2", "4"],
+    "controller": ["--sizes", "1", "2", "--records", "2", "4"],
     "farm": ["--nodes", "1"],
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 DOCUMENT = PROJECT / "docs" / "benchmarks.md"
-SECTIONS = ("inventory", "tunnel", "fleet", "farm")
+SECTIONS = ("inventory", "tunnel", "controller", "farm")
 _HEAD = "# Benchmarks\n\nWritten by `make bench`. Each section tells its own command, and what else the machine did.\n"
 _SECTION = re.compile(r"<!-- (\w+): begin -->\n(.*?)\n<!-- \1: end -->", re.DOTALL)
 

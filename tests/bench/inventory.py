@@ -22,8 +22,8 @@ from typing import Any
 
 import yaml
 
-from tests.bench.controller import environment
 from tests.bench.document import PROJECT, command, machine, parser, write_section
+from tests.bench.environment import environment
 from tests.bench.recorded import FARM
 
 SIZES = (0, 100, 1000, 5000, 20000)

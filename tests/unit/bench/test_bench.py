@@ -96,7 +96,7 @@ def test_missed_targets_are_told():
 
 def test_a_section_is_replaced_and_the_others_stay_in_their_order(tmp_path):
     path = tmp_path / "benchmarks.md"
-    for name, text in (("farm", "one\n\n| a |"), ("inventory", "two"), ("farm", "three"), ("fleet", "four")):
+    for name, text in (("farm", "one\n\n| a |"), ("inventory", "two"), ("farm", "three"), ("controller", "four")):
         document.write_section(name, text, path)
     written = path.read_text()
     assert "one" not in written
@@ -104,7 +104,7 @@ def test_a_section_is_replaced_and_the_others_stay_in_their_order(tmp_path):
         written.index(text) for text in ("# Bench", "two", "four", "three")
     )
     assert written.count("begin") == written.count("end") == 3
-    document.write_section("fleet", "four", path)
+    document.write_section("controller", "four", path)
     assert path.read_text() == written
 
 

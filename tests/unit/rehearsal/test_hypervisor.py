@@ -231,6 +231,26 @@ def test_a_running_instance_boots_from_its_image(world: World, tmp_path: Path) -
     assert sorted(world.network.plugged) == [ID, "i-00000000000000002"]
 
 
+def test_with_records_render_nodes_are_only_registered(world: World) -> None:
+    class Register:
+        said: list[tuple[list[str], str | None]] = []  # noqa: RUF012
+
+        async def sync(self, nodes: Any, manager: Machine | None) -> None:
+            self.said.append(([node.instance_id for node in nodes], manager and manager.name))
+
+    async def run() -> None:
+        world.hypervisor._records = cast(Any, Register())
+        node = instance(2, tags={"renderfarm:role": "render_node"})
+        pending = instance(3, tags={"renderfarm:role": "render_node"}, state="pending")
+        world.cloud.set(instance(1, tags={"Name": "manager", "renderfarm:role": "manager"}), node, pending)
+        await world.settle()
+
+    asyncio.run(run())
+    assert list(world.hypervisor.machines) == [ID]
+    assert Register.said[0] == (["i-00000000000000002"], None), "the manager does not run yet"
+    assert Register.said[-1] == (["i-00000000000000002"], "manager")
+
+
 def test_a_boot_that_raises_is_visible_and_not_repeated(world: World, tmp_path: Path) -> None:
     async def broken(_host: FakeHost) -> None:
         raise ValueError("no such wire")

@@ -52,7 +52,13 @@ def test_a_host_of_another_inventory_is_refused() -> None:
 def test_what_is_waited_for_is_named_as_in_the_report():
     node = host("studio-render-node-i-0123", "render_node", "02:00:00:00:00:01")
     row = farm_rows([node], [])[0]
-    assert farm_nodes([node]) == [{key: row[key] for key in ("name", "mac", "instance")}]
+    known = {key: row[key] for key in ("name", "mac", "instance")}
+    assert farm_nodes([node]) == [known]
+    ended = {"instance_id": "i-gone", "name": "gone", "mac": "0a:00:00:00:00:99", "state": "running"}
+    assert farm_nodes([node], [{**ended, "instance_id": row["instance"]}, ended]) == [
+        known,
+        {"instance": "i-gone", "name": "gone", "mac": "0a:00:00:00:00:99"},
+    ]
 
 
 def instance(event: str, **more: str) -> dict[str, Any]:
