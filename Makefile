@@ -36,7 +36,7 @@ coverage: setup ## How much of farmnode the unit tests reach, branches included 
 	$(PYTHON) -m coverage run --data-file=.cache/coverage -m pytest tests/unit/farmnode
 	$(PYTHON) -m coverage report --data-file=.cache/coverage
 
-mutants: setup ## Change farmnode's identity and routes in small ways; tests must notice (minutes; lists the survivors)
+mutants: setup ## Change farmnode's identity, routes and watch rules in small ways; tests must notice (minutes; lists the survivors)
 	$(PYTHON) -m pip install -q --disable-pip-version-check --group mutants
 	$(PYTHON) -m mutmut run
 	$(PYTHON) -m mutmut results
@@ -51,11 +51,8 @@ drills: setup ## What goes wrong, each case for real, and the whole farm by Mole
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
 
-bench: setup ## Measure inventory, tunnel, fleet and farm, write docs/benchmarks.md (needs root and a quiet machine, 20 minutes)
-	$(PYTHON) -m tests.bench.inventory
-	$(PYTHON) -m tests.bench.tunnel
-	$(PYTHON) -m tests.bench.fleet
-	$(PYTHON) -m tests.bench.farm
+bench: setup ## Measure inventory, tunnel, controller and farm, write docs/benchmarks.md (needs root and a quiet machine, 40 minutes)
+	$(PYTHON) -m tests.bench
 
 docs: setup ## Write the role READMEs from their argument specifications
 	$(PYTHON) scripts/role_readmes.py

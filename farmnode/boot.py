@@ -9,7 +9,8 @@ and makes it right.  What may pass (`farmnode.errors.PASSING`) is tried again un
 
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
 ``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``tries``, ``outcome`` ``running``,
-``done``, ``skipped`` or ``failed``, ``detail``), and at the end ``seconds`` and, when it failed, ``reason``.
+``done``, ``skipped`` or ``failed``, ``detail``), and at the end ``seconds``, ``processor_seconds`` of its process and,
+when it failed, ``reason``.
 """
 
 from __future__ import annotations
@@ -316,7 +317,8 @@ class Boot:
     def _end(self, event: str, **more: str) -> dict[str, Any]:
         """Note how it ended; returns what to say about it."""
         said = self._event(event)
-        self._known |= {"event": event, "seconds": said["seconds"], **more}
+        used = round(self._machine.clock.processor(), 3)
+        self._known |= {"event": event, "seconds": said["seconds"], "processor_seconds": used, **more}
         try:
             self._machine.state.update(boot=self._known)
         except FarmNodeError as error:  # the disk is full, perhaps; the serial port is not

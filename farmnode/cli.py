@@ -1,4 +1,8 @@
-"""The commands. Each prints one JSON object on one line: exit code 0 done, 1 failed, 2 wrong usage."""
+"""The commands. Each prints one JSON object on one line: exit code 0 done, 1 failed, 2 wrong usage.
+
+Each command imports its own modules: the watch lives for as long as its machine and is to be small, and a boot is to
+be quick.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from farmnode import converge, manager, probe, project
-from farmnode.boot import Boot
+from farmnode import manager
 from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
 from farmnode.identity import normal_mac
 from farmnode.machine import Machine
 from farmnode.programs import Programs
-from farmnode.seal import seal
-from farmnode.smoke import smoke, write_frame
-from farmnode.status import status
-from farmnode.watch import watch
 
 
 def main(arguments: Sequence[str], *, make_machine: Callable[[], Machine] = Machine) -> int:
@@ -67,37 +66,53 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _boot(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode.boot import Boot
+
     event = Boot(machine).run()
     return event if event["event"] == "ready" else event | {"failed": True, "msg": event["reason"]}
 
 
 def _watch(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode.watch import watch
+
     return watch(machine)
 
 
 def _project(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode import project
+
     return project.copy(machine)
 
 
 def _seal(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode.seal import seal
+
     return seal(machine)
 
 
 def _smoke(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode.smoke import smoke
+
     return smoke(machine)
 
 
 def _frame(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode.smoke import write_frame
+
     return write_frame(options.folder, options.number, machine.computer_name)
 
 
 def _converge(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode import converge
+
     desired = converge.complete(converge.parse_desired(_standard_input()), machine)
     return converge.apply(desired, machine, check=options.check).as_json(diff=options.diff)
 
 
 def _probe(options: argparse.Namespace) -> dict[str, Any]:
     """The one command that is also for machines with Linux, which have none of the folders of a `Machine`."""
+    from farmnode import probe
+
     clock = Clock()
     system = probe.Linux() if options.system == "linux" else probe.Windows(Programs(), clock)
     return {"results": probe.Prober(system, clock).run(_standard_input())}
@@ -111,6 +126,8 @@ def _standard_input() -> Any:
 
 
 def _status(machine: Machine, options: argparse.Namespace) -> dict[str, Any]:
+    from farmnode.status import status
+
     return status(machine)
 
 

@@ -16,6 +16,10 @@ class Clock:
     def monotonic(self) -> float:
         return time.monotonic()
 
+    def processor(self) -> float:
+        """Processor time that this process has used since its start, its imports included."""
+        return time.process_time()
+
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 

@@ -6,12 +6,12 @@ Nothing is ever serialized.  The expat parser says at which byte each thing star
 from __future__ import annotations
 
 import codecs
+import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from xml.parsers import expat
-from xml.sax.saxutils import escape
 
 from farmnode.errors import FarmNodeError
 
@@ -165,7 +165,7 @@ def _put(text: str, wanted: Iterable[tuple[Element, str]], shown: str) -> str:
     for element, value in sorted(wanted, key=lambda item: -item[0].start):
         if element.value.strip() == value:
             continue
-        put = escape(value).encode()
+        put = html.escape(value, quote=False).encode()
         start = element.start
         if element.empty:  # <Name/> becomes <Name>value</Name>
             start -= len(b"/>")

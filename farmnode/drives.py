@@ -19,10 +19,10 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
+from farmnode import powershell
 from farmnode.errors import FarmNodeError
 from farmnode.programs import Programs
 
-POWERSHELL: Final = "WindowsPowerShell/v1.0/powershell.exe"
 _LONGEST_ANSWER: Final = 4096
 _UNC = re.compile(r"\\\\[A-Za-z0-9.-]+\\[A-Za-z0-9_.$-]+")
 _DRIVE = re.compile(r"[D-Z]:")
@@ -87,12 +87,7 @@ def map_drive(unc: str, drive: str, user: str, password: str, programs: Programs
     if not _UNC.fullmatch(unc) or not _DRIVE.fullmatch(drive) or not _USER.fullmatch(user):
         raise FarmNodeError("no_share", rf"{unc}, {drive} and {user} are not \\server\share, a drive and an account.")
     script = _MAP.format(user=user, drive=drive, unc=unc)
-    done = programs.run(
-        POWERSHELL,
-        ["-NoProfile", "-NonInteractive", "-Command", script],
-        stdin=(password + "\r\n").encode("utf-8"),
-        timeout=60.0,
-    )
+    done = powershell.run(script, programs, stdin=(password + "\r\n").encode("utf-8"))
     if done.rc != 0:
         raise FarmNodeError(
             "no_share",
@@ -103,7 +98,7 @@ def map_drive(unc: str, drive: str, user: str, password: str, programs: Programs
 
 def unmap_drive(drive: str, programs: Programs) -> None:
     """Take the mapping of ``drive`` away."""
-    done = programs.run(POWERSHELL, ["-NoProfile", "-NonInteractive", "-Command", _UNMAP.format(drive=drive)])
+    done = powershell.run(_UNMAP.format(drive=drive), programs)
     if done.rc != 0:
         raise FarmNodeError("no_share", f"{drive} stays mapped: {done.text}")
 

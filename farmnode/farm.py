@@ -48,6 +48,8 @@ class Farm:
     limits: Limits = field(default_factory=Limits)
     watch: watch_rules.Limits = field(default_factory=watch_rules.Limits)
     share: Share | None = None
+    renders: bool = False
+    """Of the manager: it renders as well, at low priority."""
 
 
 def parse_user_data(user_data: bytes) -> Farm | None:
@@ -84,10 +86,13 @@ class _Reader:
                 f"the <farm> part has version {data.get('version')!r}, this image understands 1; bake a new image.",
             )
         known = {"version", "farm", "role", "manager", "manager_port", "server_port", "networks", "limits"}
-        self._refuse_unknown("<farm>", set(data) - known - {"watch", "share"})
+        self._refuse_unknown("<farm>", set(data) - known - {"watch", "share", "renders"})
         role = data.get("role")
         if role is not None and role not in ROLES:
             raise FarmNodeError("bad_user_data", f"the role {role!r} is none of {', '.join(ROLES)}.")
+        renders = data.get("renders", False)
+        if not isinstance(renders, bool):
+            raise FarmNodeError("bad_user_data", f"renders of the <farm> part must be true or false, not {renders!r}.")
         defaults = Farm(name="")
         return Farm(
             name=self._text("farm", required=True) or "",
@@ -99,6 +104,7 @@ class _Reader:
             limits=self._limits(),
             watch=self._watch(),
             share=drives.share_from_json(data["share"]) if "share" in data else None,
+            renders=renders,
         )
 
     def _refuse_unknown(self, where: str, names: set[str]) -> None:

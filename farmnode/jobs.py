@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from farmnode import powershell
 from farmnode.errors import FarmNodeError
 from farmnode.programs import Programs
 from farmnode.report import Log
@@ -22,6 +23,15 @@ from farmnode.report import Log
 #: Killed in this order: an adapter would start its program again.
 ADAPTER_END: Final = ".adp.exe"
 RENDERER: Final = "3dsmax.exe"
+
+#: All that renders: Backburner's server, its adapters and what these start. 16384 is BELOW_NORMAL_PRIORITY_CLASS.
+_GIVE_WAY: Final = r"""
+$ErrorActionPreference = 'Stop'
+$all = "Name = 'serversvc.exe' or Name like '%.adp.exe' or Name = '3dsmax.exe'"
+$found = Get-CimInstance -ClassName Win32_Process -Filter $all
+$done = $found | Invoke-CimMethod -MethodName SetPriority -Arguments @{ Priority = 16384 }
+$done.ReturnValue
+""".strip()
 
 _TIME = re.compile(r"(\d+):(\d\d):(\d\d)")
 _IDLE_PROCESS: Final = 0
@@ -58,6 +68,17 @@ def parse(text: str) -> list[Process]:
         hours, minutes, seconds = map(int, time.groups())
         found.append(Process(row[0], int(row[1]), hours * 3600.0 + minutes * 60 + seconds))
     return [process for process in found if process.number != _IDLE_PROCESS]
+
+
+def give_way(programs: Programs) -> None:
+    """Let Backburner's server, which runs, and all that it starts compute only when nobody else wants the processor.
+
+    ``SetPriority`` of ``Win32_Process`` (Windows documentation) sets the priority class of a process, and what a
+    process of class BELOW_NORMAL starts has that class as well (``CreateProcess``).  It lasts until the server ends.
+    """
+    done = powershell.run(_GIVE_WAY, programs)
+    if done.rc != 0 or set(done.stdout.split()) != {"0"}:  # one number for each process, 0 when it was done
+        raise FarmNodeError("program", f"the priority of Backburner's server cannot be lowered: {done.text}")
 
 
 def end(programs: Programs, log: Log) -> None:

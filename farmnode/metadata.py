@@ -6,9 +6,7 @@ Source: Amazon EC2 User Guide, "Use IMDS to access instance metadata" and "Insta
 from __future__ import annotations
 
 import http.client
-import urllib.error
 import urllib.parse
-import urllib.request
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import Final
@@ -17,7 +15,7 @@ from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
 from farmnode.identity import Identity
 
-ENDPOINT: Final = "http://169.254.169.254"
+ENDPOINT: Final = "169.254.169.254"
 _TOKEN_SECONDS: Final = "21600"
 
 
@@ -49,8 +47,6 @@ class MetadataClient:
         self._end: float | None = None
         self._timeout = timeout
         self._token: str | None = None
-        # The address is link-local: no proxy may ever see the token.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def instance(self) -> Instance:
         """Everything that a boot needs, in eight requests."""
@@ -122,16 +118,16 @@ class MetadataClient:
         raise _refusal(status, path)
 
     def _request(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
-        url = f"{self._endpoint}/latest/{urllib.parse.quote(path, safe='/:')}"
-        request = urllib.request.Request(url, method=method, headers=headers)
+        # Straight to the address, which is link-local: no proxy may ever see the token.
+        connection = http.client.HTTPConnection(self._endpoint, timeout=self._timeout)
         try:
-            with self._opener.open(request, timeout=self._timeout) as response:
-                return int(response.status), response.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, b""
+            connection.request(method, f"/latest/{urllib.parse.quote(path, safe='/:')}", headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
             raise _Passing(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
 
 
 class _Passing(Exception):

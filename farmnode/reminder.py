@@ -11,12 +11,8 @@ The cost is machine hours times the prices that the controller was told; disks, 
 from __future__ import annotations
 
 import json
-import smtplib
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import Any, Final
 
@@ -105,6 +101,12 @@ def message(settings: Settings, ledger: Ledger, now: float) -> tuple[str, str]:
 
 def send(settings: Settings, subject: str, text: str) -> None:
     """Send it over TLS whose certificate is verified. FarmNodeError when the server does not take it."""
+    # Not before there is a mail to send: the manager's watch is to be small.
+    import smtplib
+    import ssl
+    from email.message import EmailMessage
+    from email.utils import formatdate, make_msgid
+
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = settings.sender, ", ".join(settings.recipients), subject
     mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain="renderfarm.invalid")

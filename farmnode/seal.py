@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def seal(machine: Machine) -> dict[str, Any]:
         if machine.state.image() != identity:
             machine.state.remember_image(identity)
             changed = True
+        # Into the image, or each node would do it again at its first boot.
+        compileall.compile_dir(Path(__file__).parent, quiet=2)
         machine.log.info(f"sealed: {paths.shown(path)} carries {identity.name}, {identity.mac}, {identity.address}")
         return {"changed": changed, "path": paths.shown(path), "identity": identity.as_json()}
 

@@ -20,7 +20,6 @@ from farmnode.errors import FarmNodeError
 from farmnode.farm import Farm
 from farmnode.machine import Machine
 from farmnode.watch_facts import FactsOfNode
-from farmnode.watch_manager import ManagerWatch
 from farmnode.watch_rules import Action, End, Event, Leave, Report, Restart
 
 #: In farmnode's folder.
@@ -32,7 +31,10 @@ def watch(machine: Machine) -> dict[str, Any]:
     boot = machine.state.load().get("boot", {})
     role = boot.get("role")
     if role == "manager":
-        return ManagerWatch(machine, told(machine)).run()
+        # Here, because a node needs none of it, and is to stay small.
+        from farmnode.watch_manager import ManagerWatch
+
+        return ManagerWatch(machine, told(machine), boot).run()
     if role in farm.ROLES_THAT_END and boot.get("event") == "ready":
         return NodeWatch(machine, told(machine), boot).run()
     return {"event": "nothing_to_watch", "role": role, "boot": boot.get("event", "none")}

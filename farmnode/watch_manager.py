@@ -1,4 +1,4 @@
-"""What the manager does besides Backburner: tells the share's password, sweeps ghosts, reminds of what runs.
+"""What the manager does besides Backburner: tells the share's password, sweeps ghosts, reminds of what runs, renders.
 
 None of these may harm another, nor the farm: what fails is logged, once for each reason, and tried again.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Any, Final
 
-from farmnode import manager, reminder
+from farmnode import drives, jobs, manager, reminder, services
 from farmnode.drives_keys import PORT, Keys, secrets_folder
 from farmnode.errors import FarmNodeError
 from farmnode.farm import Farm
@@ -39,10 +39,13 @@ def is_node(name: str, networks: tuple[IPv4Network, ...]) -> bool:
 class ManagerWatch:
     """The manager's watch. It never ends by itself: who ends a manager is a person."""
 
-    def __init__(self, machine: Machine, told: Farm) -> None:
+    def __init__(self, machine: Machine, told: Farm, boot: dict[str, Any]) -> None:
         self._machine = machine
         self._limits = told.watch
         self._port = told.manager_port
+        self._told = told
+        self._boot = boot
+        self._renders = False
         self._networks = tuple(told.networks[name] for name in ("cloud", "remote") if name in told.networks)
         self._keys = Keys(machine.folder, self._networks, machine.log)
         now = machine.clock.monotonic()
@@ -70,10 +73,15 @@ class ManagerWatch:
         self._attempt("list of servers", ask)
         self._attempt("ghosts", lambda: self._sweep(listed))
         self._attempt("reminder", self._remind)
+        self._attempt("rendering", self._render)
 
     def _running(self, listed: list[Server]) -> list[str]:
         return [
-            server.name for server in listed if server.state != manager.ABSENT and is_node(server.name, self._networks)
+            server.name
+            for server in listed
+            if server.state != manager.ABSENT
+            and is_node(server.name, self._networks)
+            and server.mac != self._boot.get("mac")  # a manager that renders is no machine more
         ]
 
     def _sweep(self, listed: list[Server]) -> None:
@@ -101,6 +109,23 @@ class ManagerWatch:
         subject, text = reminder.message(settings, self._ledger, now)
         reminder.send(settings, subject, text)
         self._machine.log.info(f"reminded {', '.join(settings.recipients)}: {subject}")
+        return True
+
+    def _render(self) -> bool:
+        """Render as well, if the farm wants it; False when there is nothing to do.
+
+        It begins as on a node: after backburner.xml is right, which the boot saw to, and the share is there, which
+        waits for Ansible on a manager's first day. What comes before it in `round` lets the share be mapped.
+        """
+        if self._renders or not self._told.renders or self._boot.get("event") != "ready":
+            return False
+        machine = self._machine
+        if self._told.share is not None:
+            machine.log.info(drives.map_share(self._told.share, machine.programs))
+        machine.services.start(services.SERVER)
+        jobs.give_way(machine.programs)
+        machine.log.info(f"{services.SERVER} runs at low priority: the manager renders as well")
+        self._renders = True
         return True
 
     def _attempt(self, what: str, work: Callable[[], bool | None]) -> None:

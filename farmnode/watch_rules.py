@@ -218,7 +218,7 @@ def _watched(state: State, now: float, limits: Limits) -> tuple[State, tuple[Act
     if limits.hung and state.mode is Mode.WORKING and state.job and still >= limits.hung:
         text = f"the job's process has neither computed nor logged for {_span(still)}"
         if state.restarted:
-            state = replace(state, mode=Mode.QUARANTINED, moved=now)
+            state = replace(state, mode=Mode.QUARANTINED)
             actions.append(Leave(Event.QUARANTINED, f"{text}, again after a restart: the node takes no more work"))
         else:
             state = replace(state, restarted=True, moved=now)

@@ -67,8 +67,11 @@ def _path() -> str:
 # ---------------------------------------------------------------------------------------------------- up
 
 
-def up(folder: Folder) -> int:
-    """Start the daemon, show how it gets on, and leave it running."""
+def up(folder: Folder, *, records: bool = False) -> int:
+    """Start the daemon, show how it gets on, and leave it running.
+
+    :param records: render nodes are records (`rehearsal.records`).
+    """
     require_root()
     require_programs()
     folder.prepare()
@@ -78,7 +81,9 @@ def up(folder: Folder) -> int:
     here, there = socket.socketpair()
     command = [
         *("unshare", "--mount", "--pid", "--net", "--fork", "--kill-child", "--"),
-        *(sys.executable, "-m", "rehearsal", "serve", "--report", str(there.fileno()), str(folder.path)),
+        *(sys.executable, "-m", "rehearsal", "serve", "--report", str(there.fileno())),
+        *(["--records"] if records else []),
+        str(folder.path),
     ]
     root = str(Path(__file__).resolve().parent.parent)
     environment = {**os.environ, "PATH": _path(), "PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
@@ -298,7 +303,10 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--dir", type=Path, default=DEFAULT, help="folder of the rehearsal (default: .rehearsal)")
         return added
 
-    command("up", "start a rehearsal")
+    added = command("up", "start a rehearsal")
+    added.add_argument(
+        "--records", action="store_true", help="render nodes are registered records without a machine, for large farms"
+    )
     added = command("exec", "run a command on the studio's controller (put -- before it)")
     added.add_argument(
         "--on", metavar="MACHINE", help="on the network of this machine instead (see: status), or of the PC: pc"
@@ -319,6 +327,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--keep", action="store_true", help="leave the rehearsal with the farm up")
     added = commands.add_parser("serve", description="The daemon itself; 'up' starts it.")
     added.add_argument("--report", type=int, required=True)
+    added.add_argument("--records", action="store_true")
     added.add_argument("dir", type=Path)
     return top
 
@@ -333,7 +342,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         match options.command:
             case "up":
-                return up(folder)
+                return up(folder, records=options.records)
             case "exec":
                 return execute(folder, options.argv, options.on)
             case "status":
@@ -351,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "serve":
                 from rehearsal.daemon import main as serve
 
-                return serve(folder, options.report)
+                return serve(folder, options.report, records=options.records)
     except RehearsalError as error:
         print(f"rehearsal: {error}", file=sys.stderr)
         return 1

@@ -30,6 +30,7 @@ from rehearsal.interfaces import RehearsalError
 from rehearsal.machine import Machine, MachineState
 from rehearsal.network import http, netns, plan
 from rehearsal.network.topology import Network
+from rehearsal.records import Records
 from rehearsal.state import CALLS, LOG, Folder, write_atomically
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,11 @@ _FIRST_BOOT_SECONDS = 60.0
 _END_SECONDS = 10.0  # an orderly end takes less; what hangs is cut off then
 
 
-def main(folder: Folder, report: int) -> int:
-    """What ``python -m rehearsal serve`` does. Returns the exit code of the working process."""
+def main(folder: Folder, report: int, *, records: bool) -> int:
+    """What ``python -m rehearsal serve`` does. Returns the exit code of the working process.
+
+    :param records: render nodes are records (`rehearsal.records`).
+    """
     folder.hold()
     worker = os.fork()
     if worker:
@@ -58,7 +62,7 @@ def main(folder: Folder, report: int) -> int:
         logging.basicConfig(
             stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
-        asyncio.run(_serve(folder, own_id, connection))
+        asyncio.run(_serve(folder, own_id, connection, records))
     except OSError as error:
         log.exception("ended")
         _tell(connection, error=str(error))
@@ -98,7 +102,7 @@ def _tell(connection: socket.socket, **report: Any) -> None:
         connection.sendall(json.dumps(report).encode() + b"\n")
 
 
-async def _serve(folder: Folder, own_id: int, connection: socket.socket) -> NoReturn:
+async def _serve(folder: Folder, own_id: int, connection: socket.socket, records: bool) -> NoReturn:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
@@ -108,7 +112,7 @@ async def _serve(folder: Folder, own_id: int, connection: socket.socket) -> NoRe
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, ask_to_stop)
-    daemon = Daemon(folder, own_id, ask_to_stop)
+    daemon = Daemon(folder, own_id, ask_to_stop, records=records)
 
     def starter_is_gone() -> None:  # it never says anything: its end was closed
         loop.remove_reader(connection)
@@ -142,7 +146,7 @@ async def _until_stopped(daemon: Daemon, stop: asyncio.Event, tell: Callable[...
 class Daemon:
     """All parts of one rehearsal, put together."""
 
-    def __init__(self, folder: Folder, own_id: int, stop: Callable[[], None]) -> None:
+    def __init__(self, folder: Folder, own_id: int, stop: Callable[[], None], *, records: bool) -> None:
         self.folder = folder
         self.own_id = own_id
         self.ready = False
@@ -150,6 +154,7 @@ class Daemon:
         self._stop = stop
         self._started = time.time()
         self._network = Network()
+        self._records = Records() if records else None
         self._hypervisor: Hypervisor | None = None
         self._context: faults.Context | None = None
         self._dirty = asyncio.Event()
@@ -186,6 +191,7 @@ class Daemon:
                 make_host=parts.make_host,
                 make_server_image=parts.stock_server,
                 changed=self._dirty.set,
+                records=self._records,
             )
             self._context = faults.Context(hypervisor, cloud, self._background)
             stack.push_async_callback(self._cancel)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -161,6 +163,17 @@ async def _metadata_late(context: Context, arguments: Sequence[str]) -> str:
     return f"at the next boot of {machine.name} its metadata service says nothing for {seconds:g} s"
 
 
+async def _clock_off(context: Context, arguments: Sequence[str]) -> str:
+    machine = context.hypervisor.find(arguments[0])
+    if re.fullmatch(r"-?\d{1,9}", arguments[1]) is None:
+        raise RehearsalError(f"SECONDS is a whole number, below 0 for a clock that is behind, not {arguments[1]!r}")
+    if shutil.which("datefudge") is None:
+        raise RehearsalError("datefudge not found; install with: sudo apt-get install datefudge")
+    machine.clock_ahead = int(arguments[1])
+    way = "ahead" if machine.clock_ahead >= 0 else "behind"
+    return f"from its next boot on the clock of {machine.name} is {abs(machine.clock_ahead)} s {way}"
+
+
 async def _winrm_lost(context: Context, arguments: Sequence[str]) -> str:
     machine = context.hypervisor.find(arguments[0])
     await context.hypervisor.lose_winrm(machine)
@@ -221,7 +234,8 @@ async def _port_forward(context: Context, arguments: Sequence[str]) -> str:
 async def _repair(context: Context, arguments: Sequence[str]) -> str:
     machine = context.hypervisor.find(arguments[0])
     await context.hypervisor.repair(machine)
-    return f"{machine.name} is repaired: winrm-lost and disk-full are lifted, and power is on if EC2 means it to be"
+    lifted = "winrm-lost, disk-full and clock-off are lifted"
+    return f"{machine.name} is repaired: {lifted}, and power is on if EC2 means it to be"
 
 
 FAULTS = {
@@ -237,6 +251,7 @@ FAULTS = {
         Fault("answer-lost", ("ACTION", "N"), "the next N calls take effect, but their answer is lost", _answer_lost),
         Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
         Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type (or *) in a zone (or *)", _capacity),
+        Fault("clock-off", ("MACHINE", "SECONDS"), "from its next boot on the machine's clock is wrong", _clock_off),
         Fault("consistency", ("SECONDS",), "new instances are unknown to the API at first", _consistency),
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
         Fault("deny", ("ACTION", "on|off"), "the caller lacks the permission for an action", _deny),
@@ -256,9 +271,9 @@ FAULTS = {
             "the studio's router stops (or goes on) forwarding the VPN's port",
             _port_forward,
         ),
-        Fault("quota", ("LIFECYCLE", "VCPUS"), "Service Quotas allows so many vCPUs, spot or on-demand", _quota),
+        Fault("quota", ("LIFECYCLE", "VCPUS"), "so many vCPUs may run, spot or on-demand", _quota),
         Fault("rebalance", ("MACHINE",), "EC2 advises to leave a spot instance", _rebalance),
-        Fault("repair", ("MACHINE",), "lifts winrm-lost and disk-full; powers a dead machine on", _repair),
+        Fault("repair", ("MACHINE",), "lifts winrm-lost, disk-full and clock-off; powers a dead machine on", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
         Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),
     )

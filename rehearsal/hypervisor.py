@@ -24,6 +24,7 @@ from rehearsal.interfaces import CloudApi, CloudView, ImageView, InstanceView, R
 from rehearsal.machine import Host, Machine, MachinePlatform, MachineState, PowerAction
 from rehearsal.network import filters, http, netns, plan
 from rehearsal.network.topology import Network
+from rehearsal.records import Records
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ _POWER_DELAY = 0.2  # seconds between a guest's request and the power going: its
 _POWER_OFF_LIMIT = 20.0
 _CLOSE_LIMIT = 5.0
 _WINRM_PORTS = (5985, 5986)
+_NUMEROUS = ("render_node", "remote_node")  # roles of which a farm has many machines
+_ROLE = "renderfarm:role"
 
 HostFactory = Callable[[Path, MachinePlatform], Host]
 ImageFactory = Callable[[Path], None]
@@ -74,11 +77,15 @@ def requested_step(machine: Machine) -> Step:
 
 
 def machine_name(tags: Mapping[str, str], instance_id: str, taken: Iterable[str]) -> str:
-    """The name of a new machine: its tag Name; with the instance id where that is missing, taken or no file name."""
+    """The name of a new machine: its tag Name; with the instance id where that is missing, taken or no file name.
+
+    Nodes, which share a name, always have their instance id in it, as the farm's inventory calls them.
+    """
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", tags.get("Name", "")).strip("-.")
     if not name:
         return instance_id
-    return name if name not in set(taken) else f"{name}-{instance_id}"
+    alone = tags.get(_ROLE) not in _NUMEROUS and name not in set(taken)
+    return name if alone else f"{name}-{instance_id}"
 
 
 class BootFailure(RehearsalError):
@@ -97,9 +104,11 @@ class Hypervisor:
         make_host: HostFactory,
         make_server_image: ImageFactory,
         changed: Callable[[], None] = lambda: None,
+        records: Records | None = None,
     ) -> None:
         """``make_host`` puts an operating system on a machine's folder; ``make_server_image`` writes the disk of a
-        stock Windows Server into a folder; ``changed`` is called when what ``machines`` shows changed."""
+        stock Windows Server into a folder; ``changed`` is called when what ``machines`` shows changed; with
+        ``records`` render nodes get no machine but are only registered."""
         self.folder = folder
         self.network = network
         self.cloud = cloud
@@ -111,6 +120,7 @@ class Hypervisor:
         self._make_host = make_host
         self._make_server_image = make_server_image
         self._changed = changed
+        self._records = records
         self._boot_limit = asyncio.Semaphore(BOOT_LIMIT)
         self._image_locks: dict[str, asyncio.Lock] = {}
         self._copies: dict[str, asyncio.Task[None]] = {}
@@ -154,7 +164,7 @@ class Hypervisor:
         await self.network.sync(view)
         for instance in view.instances:
             machine = self.machines.get(instance.instance_id)
-            if machine is None and instance.state == "running":
+            if machine is None and instance.state == "running" and not self._is_record(instance):
                 machine = self._new_machine(instance)
             if machine is not None:
                 machine.instance = instance
@@ -168,6 +178,19 @@ class Hypervisor:
                 self._begin(machine, self._studio_step(machine))
             else:
                 self._begin(machine, next_step(machine, current))
+        if self._records is not None:
+            nodes = [item for item in view.instances if self._is_record(item) and item.state == "running"]
+            await self._records.sync(nodes, self._manager())
+
+    def _is_record(self, instance: InstanceView) -> bool:
+        return self._records is not None and instance.tags.get(_ROLE) == "render_node"
+
+    def _manager(self) -> Machine | None:
+        """The farm's manager, when it is up."""
+        for machine in self.machines.values():
+            if machine.instance is not None and machine.instance.tags.get(_ROLE) == "manager":
+                return machine if machine.state is MachineState.RUNNING else None
+        return None
 
     def _studio_step(self, machine: Machine) -> Step:
         return Step.BOOT if machine.boots_seen is None else requested_step(machine)
@@ -280,8 +303,10 @@ class Hypervisor:
             on_serial=partial(self._serial, machine),
             on_power=partial(self._guest_power, machine),
             on_password=partial(self._password, machine),
+            clock_ahead=machine.clock_ahead,
         )
-        failing = self.boot_failures & {machine.name, machine.key}
+        shared_name = machine.instance.tags.get("Name", "") if machine.instance else ""
+        failing = self.boot_failures & {machine.name, machine.key, shared_name}
         if failing:
             self.boot_failures -= failing
             self._serial(machine, b"Windows failed to start: INACCESSIBLE_BOOT_DEVICE\r\n")
@@ -437,6 +462,7 @@ class Hypervisor:
         if "disk-full" in machine.faults:
             await asyncio.to_thread(disks.free, machine.folder)
         machine.faults.clear()
+        machine.clock_ahead = 0
         self.boot_failures -= {machine.name, machine.key}
         if machine.state in (MachineState.OFF, MachineState.FAILED, MachineState.DEAD):
             machine.boots_seen = None

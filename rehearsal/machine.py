@@ -18,6 +18,17 @@ from rehearsal.network import netns
 
 PowerAction = Literal["shutdown", "reboot"]
 
+#: Debian's datefudge; the loader puts the architecture's folder in the place of $LIB.
+_OTHER_CLOCK = "/usr/$LIB/datefudge/datefudge.so"
+
+
+def with_clock(env: Mapping[str, str], ahead: int) -> dict[str, str]:
+    """``env`` for a process, and those that it starts, whose wall clock is ``ahead`` seconds ahead (behind: below 0).
+
+    The C library's calls for the date are replaced, so OpenSSL sees it as well; monotonic clocks stay (datefudge(1)).
+    """
+    return {**env, "LD_PRELOAD": _OTHER_CLOCK, "DATEFUDGE": str(-ahead)} if ahead else dict(env)
+
 
 class MachineState(StrEnum):
     """What a machine is doing, which is not always what EC2 says of the instance."""
@@ -60,11 +71,13 @@ class MachinePlatform:
         on_serial: Callable[[bytes], None],
         on_power: Callable[[PowerAction], None],
         on_password: Callable[[str], None],
+        clock_ahead: int = 0,
     ) -> None:
         self.name = name
         self.namespace = namespace
         self.nic = card
         self._key_name = key_name
+        self._clock_ahead = clock_ahead
         self._on_serial = on_serial
         self._on_power = on_power
         self._on_password = on_password
@@ -100,7 +113,7 @@ class MachinePlatform:
         """
         process = await asyncio.create_subprocess_exec(
             *netns.inside(self.namespace, argv),
-            env=dict(env),
+            env=with_clock(env, self._clock_ahead),
             cwd=cwd,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -126,7 +139,7 @@ class MachinePlatform:
         with log.open("ab") as stream:
             return await asyncio.create_subprocess_exec(
                 *netns.inside(self.namespace, argv),
-                env=dict(env),
+                env=with_clock(env, self._clock_ahead),
                 cwd=cwd,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream,
@@ -189,6 +202,8 @@ class Machine:
         self.host: Host | None = None
         self.task: asyncio.Task[None] | None = None
         self.faults: set[str] = set()
+        self.clock_ahead = 0
+        """Seconds by which its processes see another time than it is, from the next boot on."""
         self.rebalance: float | None = None
         """When EC2 advised to leave it (epoch seconds)."""
         self.winrm_commands = 0

@@ -203,7 +203,7 @@ def _text(host: Host, name: str) -> str:
     value = host.registry.data(KEY, name)
     if value is None:
         raise WindowsError(1067, f"{KEY} has no value {name}: OpenVPN is not installed or damaged")
-    return str(value)
+    return str(value).rstrip("\\")  # folders end with it
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -98,14 +98,17 @@ def backburner_package(settings_encoding: SettingsEncoding = "utf-8") -> dict[st
 
 
 def openvpn_package() -> dict[str, Any]:
-    """OpenVPN 2.6 as its MSI leaves a machine that had none: registry, services, folders (OpenVPN/openvpn-build)."""
+    """OpenVPN 2.6 as its MSI leaves a machine that had none: registry, services, folders (OpenVPN/openvpn-build).
+
+    Folders end with a backslash there (Windows Installer, "Using a Directory Property in a Path").
+    """
     values: Sequence[tuple[str, str]] = (
         ("", f"{_OPENVPN}\\"),
         ("exe_path", f"{_OPENVPN}\\bin\\openvpn.exe"),
-        ("config_dir", f"{_OPENVPN}\\config"),
+        ("config_dir", f"{_OPENVPN}\\config\\"),
         ("config_ext", "ovpn"),
-        ("autostart_config_dir", f"{_OPENVPN}\\config-auto"),
-        ("log_dir", f"{_OPENVPN}\\log"),
+        ("autostart_config_dir", f"{_OPENVPN}\\config-auto\\"),
+        ("log_dir", f"{_OPENVPN}\\log\\"),
         ("log_append", "0"),
         ("priority", "NORMAL_PRIORITY_CLASS"),
         ("ovpn_admin_group", "OpenVPN Administrators"),

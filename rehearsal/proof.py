@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from rehearsal import boot_times
 from rehearsal.proof_link import Link, prove_no_leaks, prove_reach, prove_winrm_shut
 from rehearsal.session import ProofError, Rehearsal, Step, expect
 from rehearsal.tables import text_table
@@ -37,6 +38,7 @@ class Proof:
     steps: list[Step] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
     machines: list[dict[str, Any]] = field(default_factory=list)
+    boots: str = ""
 
 
 def notations(mac: str) -> tuple[str, ...]:
@@ -272,6 +274,7 @@ def prove(folder: Path, nodes: int, *, keep: bool, say: Callable[[str], None] = 
         Link(rehearsal).pc_knows_the_way(proof.steps[-1].log.read_text(errors="replace"))
         proof.checks.append(prove_reach(rehearsal))
         proof.machines = machine_rows(rehearsal)
+        proof.boots = boot_times.line(boot_times.boot_times(rehearsal.machines()))
         proof.steps.append(rehearsal.playbook("farm-up.yml", *farm_nodes, title="farm-up.yml again"))
         proof.checks.append(prove_unchanged(proof.steps[-1]))
         if not keep:
@@ -291,6 +294,8 @@ def prove(folder: Path, nodes: int, *, keep: bool, say: Callable[[str], None] = 
         say(f"  ok    {check}")
     say("")
     say(text_table(proof.machines))
+    say("")
+    say(proof.boots)
     say("")
     say(text_table([_step_row(step) for step in proof.steps]))
     say("")

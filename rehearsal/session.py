@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,7 @@ class Step:
 
     name: str
     seconds: float
+    cpu: float  # seconds of ansible-playbook and everything that it started on the controller
     calls: int
     changes: list[str]
     recap: dict[str, dict[str, int]]
@@ -135,7 +137,7 @@ class Rehearsal:
         log = self.folder / "logs" / f"{self._count:02d}-{Path(name).stem}.log"
         log.parent.mkdir(exist_ok=True)
         before, given = len(self.calls()), self._trips()
-        started = time.monotonic()
+        started, spent = time.monotonic(), _children_cpu()
         with log.open("wb") as stream, self._watching(title, log):
             done = subprocess.run(
                 [*self._inside, "--", _beside_python("ansible-playbook"), name, *arguments],
@@ -145,7 +147,7 @@ class Rehearsal:
                 timeout=PLAYBOOK_SECONDS,
                 check=False,
             )
-        seconds = time.monotonic() - started
+        seconds, cpu = time.monotonic() - started, _children_cpu() - spent
         output = log.read_text(errors="replace")
         if done.returncode:
             tail = "\n".join(output.splitlines()[-60:])
@@ -154,17 +156,27 @@ class Rehearsal:
         step = Step(
             title,
             seconds,
+            cpu,
             len(calls),
             [f"{call['service']}:{call['action']}" for call in calls if call["mutating"]],
             parse_recap(output),
-            {name: count - given.get(name, 0) for name, count in self._trips().items() if count > given.get(name, 0)},
+            self._trips_since(given),
             log,
         )
         self.say(f"  {title}: {seconds:.0f} s, {step.calls} AWS calls ({len(step.changes)} of them change something)")
         return step
 
     def _trips(self) -> dict[str, int]:
-        return {machine["name"]: machine["winrm"]["commands"] for machine in self.seen.values() if "winrm" in machine}
+        return {key: machine["winrm"]["commands"] for key, machine in self.seen.items() if "winrm" in machine}
+
+    def _trips_since(self, before: Mapping[str, int]) -> dict[str, int]:
+        """Commands over WinRM since ``before``, by the names of machines; a new one may have the name of an old one."""
+        trips: dict[str, int] = {}
+        for key, count in self._trips().items():
+            if count > before.get(key, 0):
+                name = self.seen[key]["name"]
+                trips[name] = trips.get(name, 0) + count - before.get(key, 0)
+        return trips
 
     @contextmanager
     def _watching(self, title: str, log: Path) -> Iterator[None]:
@@ -212,6 +224,12 @@ def memory_of(roots: set[int]) -> int:
             continue
         total += int(match[1]) if match else 0
     return total
+
+
+def _children_cpu() -> float:
+    """CPU seconds (user and system) of all children that have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _beside_python(program: str) -> str:

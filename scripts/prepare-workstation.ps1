@@ -11,7 +11,12 @@
     certificate's public part to winrm.pem. Copy that file to .farm/hosts/studio-workstation/winrm.pem on the controller,
     which will trust exactly this certificate. Running it again makes a new certificate: copy the new file.
 
-    To undo: Remove-NetFirewallRule -Name renderfarm-winrm-https; winrm delete winrm/config/Listener?Address=*+Transport=HTTPS
+    The controller logs on with a local account, which must be one of this computer's administrators. Windows takes their
+    rights from such accounts when they come over the network (Microsoft KB 951016); the script sets the documented value
+    LocalAccountTokenFilterPolicy, without which nothing could be configured from outside.
+
+    To undo: Remove-ItemProperty -Path HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\Policies\System `
+    -Name LocalAccountTokenFilterPolicy; Remove-NetFirewallRule -Name renderfarm-winrm-https; winrm delete winrm/config/Listener?Address=*+Transport=HTTPS
 
 .PARAMETER Address
     IPv4 address of this workstation in the studio's network (inventory/lan.yml names the same).
@@ -47,6 +52,9 @@ New-WSManInstance -ResourceURI winrm/config/Listener -SelectorSet @{ Address = '
 Remove-NetFirewallRule -Name 'renderfarm-winrm-https' -ErrorAction SilentlyContinue
 New-NetFirewallRule -Name 'renderfarm-winrm-https' -DisplayName 'Render farm: WinRM over HTTPS' -Direction Inbound `
     -Protocol TCP -LocalPort 5986 -RemoteAddress $Lan -Action Allow -Profile Any | Out-Null
+
+Set-ItemProperty -Path HKLM:\SOFTWARE\Microsoft\Windows\CurrentVersion\Policies\System `
+    -Name LocalAccountTokenFilterPolicy -Type DWord -Value 1
 
 $pem = @(
     '-----BEGIN CERTIFICATE-----'

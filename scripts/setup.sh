@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 # Programs that the rehearsal calls, with the Debian package that brings each.
-programs=(ip:iproute2 nft:nftables openvpn:openvpn unshare:util-linux nsenter:util-linux mount:mount ping:iputils-ping)
+programs=(ip:iproute2 nft:nftables openvpn:openvpn unshare:util-linux nsenter:util-linux mount:mount ping:iputils-ping
+    datefudge:datefudge)
 
 install_debian() {
     local missing=() entry

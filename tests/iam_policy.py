@@ -30,6 +30,7 @@ RARE: Mapping[str, str] = {
     "ec2:EnableFastLaunch": "ami_bake_fast_launch",
     "ec2:ModifyInstanceAttribute": "an attribute of a manager that exists is not as it shall be",
     "ec2:ModifyLaunchTemplate": "the new version becomes the default",
+    "ec2:ModifySubnetAttribute": "the subnet of remote nodes gives them public addresses",
     "ec2:ReplaceRoute": "a route to a manager that is gone",
     "ec2:RevokeSecurityGroupEgress": "a rule that somebody added goes",
     "ec2:StartInstances": "a manager that was stopped",

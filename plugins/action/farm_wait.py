@@ -56,6 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     "options": {name: {"type": "str", "required": True} for name in ("name", "mac", "instance")},
                 },
                 "wanted": {"type": "int"},
+                "settle": {"type": "bool", "default": False},
                 "timeout": {"type": "int", "default": 900},
                 "region": {"type": "str", "required": True},
                 "profile": {"type": "str"},
@@ -70,7 +71,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise AnsibleActionFail(f"wanted is {wanted}, but there are {len(nodes)} nodes.")
         cloud = Cloud(options["region"], options["profile"])
         wait = Wait(
-            nodes, wanted, lambda seconds: self._servers(nodes, seconds, task_vars), cloud, self._clock, self._sleep
+            nodes,
+            wanted,
+            lambda seconds: self._servers(nodes, seconds, task_vars),
+            cloud,
+            self._clock,
+            self._sleep,
+            settle=options["settle"],
         )
         try:
             return result | {"changed": False} | wait.run(options["timeout"])
@@ -97,7 +104,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 
 class Wait:
-    """The loop. ``ask`` has the manager say its servers as soon as all are there, or after some seconds."""
+    """The loop. ``ask`` has the manager say its servers as soon as all are there, or after some seconds.
+
+    It ends with ``wanted`` registered nodes; with ``settle`` not before each node is registered or has failed, too.
+    """
 
     def __init__(
         self,
@@ -107,8 +117,11 @@ class Wait:
         cloud: Cloud,
         clock: Callable[[], float],
         sleep: Callable[[float], None],
+        *,
+        settle: bool = False,
     ) -> None:
         self._nodes, self._wanted, self._ask, self._cloud = nodes, wanted, ask, cloud
+        self._settle = settle
         self._clock, self._sleep = clock, sleep
         self._states: dict[str, tuple[str, str]] = {}
         self._events: dict[str, dict[str, Any]] = {}
@@ -126,19 +139,20 @@ class Wait:
             self._servers = said.get("servers", self._servers)
             self._jobs = said.get("jobs", self._jobs)
             statuses = self._judge()
-            if self._count(statuses) >= self._wanted:
-                # An answer that failed proves nothing: there may be no manager behind the list that it gave before.
-                if not said.get("failed"):
-                    return self._result(statuses)
-            else:
+            if self._count(statuses) < (len(self._nodes) if self._settle else self._wanted):
                 self._states = self._cloud.states(self._nodes)
                 self._read_consoles(statuses)
                 statuses = self._judge()
+            # An answer that failed proves nothing: there may be no manager behind the list that it gave before.
+            enough = self._count(statuses) >= self._wanted and not said.get("failed")
+            if enough and not (self._settle and farm_wait.booting(statuses)):
+                return self._enough("no other can become ready")
             self._show(statuses, str(said.get("msg", "")) if said.get("failed") else "")
             if not farm_wait.possible(statuses, self._wanted):
                 return self._failure("more cannot become ready", said)
             if self._clock() >= end:
-                return self._failure(f"{timeout:g} seconds have passed", said)
+                why = f"{timeout:g} seconds have passed"
+                return self._enough(why) if enough else self._failure(why, said)
             self._sleep(max(0.0, min(_LEAST_PAUSE - (self._clock() - begun), end - self._clock())))
 
     def _judge(self) -> list[farm_wait.Status]:
@@ -176,10 +190,22 @@ class Wait:
             "nodes": [asdict(each.node) | {"state": str(each.stand), "reason": each.reason} for each in statuses],
         }
 
-    def _failure(self, why: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    def _enough(self, why: str) -> dict[str, Any]:
+        """The result of a good end; what waited for all nodes says why some are missing."""
+        statuses = self._judge()
+        if not self._settle or self._count(statuses) == len(self._nodes):
+            return self._result(statuses)
+        statuses = self._ask_missing()
+        return self._result(statuses) | {"msg": farm_wait.complaint(statuses, self._wanted, why)}
+
+    def _ask_missing(self) -> list[farm_wait.Status]:
+        """How the nodes stand after the consoles of all that are missing were read."""
         asked = farm_wait.worth_asking(self._judge(), self._states, _CONSOLES_AT_LAST)
         self._events |= self._cloud.events(asked)
-        statuses = self._judge()
+        return self._judge()
+
+    def _failure(self, why: str, said: Mapping[str, Any]) -> dict[str, Any]:
+        statuses = self._ask_missing()
         if said.get("failed"):
             why += f"; the manager does not answer: {str(said.get('msg', '')).rstrip('.')}"
         return self._result(statuses) | {

@@ -12,12 +12,12 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils import brake
 
 
-def launch_verdict(nodes: Sequence[Mapping[str, str]], servers: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+def launch_verdict(nodes: Sequence[Mapping[str, str]], launched: Sequence[str]) -> dict[str, Any]:
     """What became of launched nodes."""
     try:
-        verdict = brake.judge(nodes, servers)
+        verdict = brake.judge(nodes, set(launched))
     except (KeyError, TypeError) as error:
-        raise AnsibleFilterError(f"launch_verdict: a node or server lacks {error}.") from error
+        raise AnsibleFilterError(f"launch_verdict: a node lacks {error}.") from error
     return {
         "registered": verdict.registered,
         "failed": verdict.failed,
@@ -26,13 +26,12 @@ def launch_verdict(nodes: Sequence[Mapping[str, str]], servers: Sequence[Mapping
     }
 
 
-def launch_wait(nodes: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """What to wait for after a launch."""
+def launch_enough(nodes: Sequence[Mapping[str, str]], launched: Sequence[str]) -> int:
+    """How many nodes must register, so that a launch is not stopped."""
     try:
-        waited = [{"name": node["name"], "mac": node["mac"], "instance": node["instance_id"]} for node in nodes]
+        return brake.enough(sum(node["instance"] in launched for node in nodes))
     except (KeyError, TypeError) as error:
-        raise AnsibleFilterError(f"launch_wait: a node lacks {error}.") from error
-    return {"nodes": waited, "wanted": brake.enough(len(waited))}
+        raise AnsibleFilterError(f"launch_enough: a node lacks {error}.") from error
 
 
 def resting_nodes(macs: Sequence[str], servers: Sequence[Mapping[str, str]]) -> list[str]:
@@ -47,4 +46,8 @@ class FilterModule:
     """Filters about launching and ending nodes."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        return {"launch_verdict": launch_verdict, "launch_wait": launch_wait, "resting_nodes": resting_nodes}
+        return {
+            "launch_enough": launch_enough,
+            "launch_verdict": launch_verdict,
+            "resting_nodes": resting_nodes,
+        }

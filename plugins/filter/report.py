@@ -12,7 +12,13 @@ from ansible.errors import AnsibleFilterError
 from ..module_utils.machines import ENDED
 
 #: What a node means by an event that says less than it should to somebody who looks at the farm.
-_MEANING = {"quarantined": "quarantined, takes no work", "interrupted": "interrupted, EC2 takes it back"}
+_MEANING = {
+    "deadline_near": "ends soon: farm_max_hours",
+    "hung": "hung, Backburner restarted",
+    "interrupted": "interrupted, EC2 takes it back",
+    "quarantined": "quarantined, takes no work",
+    "rebalance_advised": "EC2 advises to leave",
+}
 
 #: Roles whose machines the manager must list.
 _RENDERING = ("render_node", "remote_node")
@@ -39,7 +45,8 @@ def farm_rows(
 def _row(
     host: Mapping[str, Any], states: Mapping[str, str], instance: Mapping[str, Any], busy: Sequence[str]
 ) -> dict[str, Any]:
-    listed = states.get(host["farm_mac"], "not listed") if host["farm_role"] in _RENDERING else ""
+    # A manager is listed when it renders as well.
+    listed = states.get(host["farm_mac"], "not listed" if host["farm_role"] in _RENDERING else "")
     phase, since = _phase(listed, instance)
     return {
         # names that several machines share end with the instance, which has a column of its own
@@ -75,10 +82,18 @@ def _phase(listed: str, instance: Mapping[str, Any]) -> tuple[str, str]:
     return phase or ("booting" if instance else ""), since
 
 
-def farm_nodes(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """What renderfarm.cloud.farm_wait needs to know of each node: its name, MAC address and instance."""
-    rows = farm_rows(hosts, [])
-    return [{"name": row["name"], "mac": row["mac"], "instance": row["instance"]} for row in rows]
+def farm_nodes(hosts: Iterable[Mapping[str, Any]], launched: Iterable[Mapping[str, str]] = ()) -> list[dict[str, str]]:
+    """What renderfarm.cloud.farm_wait needs to know of each node: its name, MAC address and instance.
+
+    ``launched`` are instances as ec2_fleet returns them; those that are no hosts have ended since then.
+    """
+    nodes = [{"name": row["name"], "mac": row["mac"], "instance": row["instance"]} for row in farm_rows(hosts, [])]
+    known = {node["instance"] for node in nodes}
+    return nodes + [
+        {"name": node["name"], "mac": node["mac"], "instance": node["instance_id"]}
+        for node in launched
+        if node["instance_id"] not in known
+    ]
 
 
 def farm_ended_rows(instances: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

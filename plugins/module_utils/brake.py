@@ -11,7 +11,7 @@ continued.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # One in so many may fail: spot interruptions and single bad machines are no reason to stop.
@@ -42,15 +42,14 @@ def enough(launched: int) -> int:
     return launched - launched // TOLERATED
 
 
-def judge(nodes: Sequence[Mapping[str, str]], servers: Iterable[Mapping[str, str]]) -> Verdict:
-    """What became of launched ``nodes`` (as ec2_fleet returns them), by the manager's ``servers``.
+def judge(nodes: Sequence[Mapping[str, str]], launched: Collection[str]) -> Verdict:
+    """What became of the ``launched`` ones (ids) of the ``nodes`` that were waited for (as farm_wait returns them).
 
-    A node that the manager calls absent did not stay registered.
+    One that still boots when the wait is over has failed, too.
     """
-    there = {server["mac"].lower() for server in servers if server["state"] != "absent"}
-    registered = [node["instance_id"] for node in nodes if node["mac"].lower() in there]
-    failed = [node["instance_id"] for node in nodes if node["mac"].lower() not in there]
-    return Verdict(registered, failed)
+    new = [node for node in nodes if node["instance"] in launched]
+    registered = [node["instance"] for node in new if node["state"] == "registered"]
+    return Verdict(registered, [node["instance"] for node in new if node["instance"] not in registered])
 
 
 def resting(nodes: Iterable[str], servers: Iterable[Mapping[str, str]]) -> list[str]:

@@ -122,12 +122,13 @@ PROBES: tuple[Probe, ...] = (
         "GroupId": ids["group"], "IpPermissions": _RULE}),
     Probe("ec2:CreateRoute", "create_route", ("route_table",), lambda ids, farm: {
         "RouteTableId": ids["route_table"], "DestinationCidrBlock": "192.0.2.0/24", "GatewayId": "local"}),
-    Probe("ec2:RunInstances", "run_instances", ("subnet", "start_image"), lambda ids, farm: {
+    # Without a group EC2 takes the VPC's default one (EC2 API Reference, RunInstances), which is not the farm's.
+    Probe("ec2:RunInstances", "run_instances", ("subnet", "group", "start_image"), lambda ids, farm: {
         "ImageId": ids["start_image"], "InstanceType": ids["instance_type"], "MinCount": 1, "MaxCount": 1,
-        "SubnetId": ids["subnet"],
+        "SubnetId": ids["subnet"], "SecurityGroupIds": [ids["group"]],
         "TagSpecifications": _tagged("instance", farm) + _tagged("volume", farm) + _tagged("network-interface", farm)}),
-    Probe("ec2:CreateNetworkInterface", "create_network_interface", ("subnet",), lambda ids, farm: {
-        "SubnetId": ids["subnet"], "TagSpecifications": _tagged("network-interface", farm)}),
+    Probe("ec2:CreateNetworkInterface", "create_network_interface", ("subnet", "group"), lambda ids, farm: {
+        "SubnetId": ids["subnet"], "Groups": [ids["group"]], "TagSpecifications": _tagged("network-interface", farm)}),
     Probe("ec2:GetConsoleOutput", "get_console_output", ("instance",), lambda ids, farm: {
         "InstanceId": ids["instance"]}),
     Probe("ec2:GetPasswordData", "get_password_data", ("instance",), lambda ids, farm: {
@@ -333,12 +334,14 @@ def _ids(known: Mapping[str, Any], facts: Facts, wish: Wish) -> dict[str, str]:
     """Resources of the farm that dry runs may name."""
     images: Sequence[Mapping[str, Any]] = facts.images or ()
     start = images[0] if images and wish.purpose == "up" else facts.base_image
+    subnet: Mapping[str, Any] = next(iter(known.get("subnets") or ()), {})
+    groups = [group for group in known.get("security groups") or () if group.get("VpcId") == subnet.get("VpcId")]
     farm_instances = [instance for instance in known.get("running instances") or () if TAG_FARM in tags(instance)]
     return {
         "vpc": _first(known.get("VPCs"), "VpcId"),
         "vpc_network": _first(known.get("VPCs"), "CidrBlock"),
-        "subnet": _first(known.get("subnets"), "SubnetId"),
-        "group": _first(known.get("security groups"), "GroupId"),
+        "subnet": str(subnet.get("SubnetId", "")),
+        "group": _first(groups, "GroupId"),
         "route_table": _first(known.get("route tables"), "RouteTableId"),
         "template": _first(known.get("launch templates"), "LaunchTemplateName"),
         "instance": _first(farm_instances, "InstanceId"),

@@ -27,15 +27,16 @@ options:
     type: list
     elements: str
     default: []
-  silent:
+  listed:
     description:
-      - Instances whose console is not read, because it is known how they are. That saves one API call for each.
+      - Instances that Backburner's manager lists. Their consoles are read after all others, for most of them work.
     type: list
     elements: str
     default: []
   max_consoles:
     description:
-      - How many consoles are read, 0 to 1000. Those that ended come first, the youngest before the others.
+      - How many consoles are read, one API call each, 0 to 1000. Those that ended come first, then those that the
+        manager does not list, the youngest before the others, then those that it lists, the oldest before the others.
     type: int
     default: 50
   prices:
@@ -125,6 +126,7 @@ unknown_cost:
 """
 
 import contextlib
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -141,7 +143,7 @@ def argument_spec() -> dict[str, dict[str, Any]]:
     return {
         "farm": {"type": "str", "required": True},
         "roles": {"type": "list", "elements": "str", "default": []},
-        "silent": {"type": "list", "elements": "str", "default": []},
+        "listed": {"type": "list", "elements": "str", "default": []},
         "max_consoles": {"type": "int", "default": 50},
         "prices": {"type": "dict", "default": {}},
     }
@@ -156,9 +158,8 @@ def run(client: machines.Client, options: dict[str, Any], now: datetime) -> dict
     if options["roles"]:
         filters.append({"Name": f"tag:{machines.TAG_ROLE}", "Values": options["roles"]})
     found = machines.instances(client, filters)
-    asked = [item for item in found if item.instance_id not in options["silent"]]
-    asked.sort(key=lambda item: (item.state not in machines.ENDED, -item.launched))
-    events = machines.last_events(client, [item.instance_id for item in asked[: options["max_consoles"]]])
+    asked = most_telling(found, options["listed"])[: options["max_consoles"]]
+    events = machines.last_events(client, [item.instance_id for item in asked])
     spot = machines.spot_prices(client, found, now)
     rows = machines.report(found, events, lambda item: machines.price(item, known, spot), now.timestamp())
     return {
@@ -166,6 +167,17 @@ def run(client: machines.Client, options: dict[str, Any], now: datetime) -> dict
         "cost_usd": round(sum(row["cost_usd"] or 0.0 for row in rows), 4),
         "unknown_cost": [row["instance_id"] for row in rows if row["cost_usd"] is None],
     }
+
+
+def most_telling(found: list[machines.Instance], listed: Collection[str]) -> list[machines.Instance]:
+    """``found`` in the order in which their consoles are worth an API call."""
+
+    def order(item: machines.Instance) -> tuple[int, float]:
+        if item.state in machines.ENDED:
+            return 0, -item.launched
+        return (2, item.launched) if item.instance_id in listed else (1, -item.launched)
+
+    return sorted(found, key=order)
 
 
 def prices(given: dict[str, Any]) -> dict[str, float]:

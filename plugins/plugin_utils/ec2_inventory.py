@@ -29,6 +29,7 @@ ROLE_GROUPS: Mapping[str, str] = {
 }
 LIFECYCLE_GROUPS: Mapping[str, str] = {"spot": "spot", "on-demand": "on_demand"}
 STATES = ("pending", "running", "stopping", "stopped", "shutting-down", "terminated")
+_GONE = frozenset({"shutting-down", "terminated"})
 
 # Groups of groups, so that a graph shows the machines by role first, and every other order in a branch of its own.
 PARENT_LIFECYCLES, PARENT_ZONES, PARENT_TYPES, PARENT_STATES = "lifecycles", "zones", "types", "states"
@@ -38,11 +39,20 @@ _NUMEROUS = frozenset({"render_node", "remote_node"})
 # Roles that no tunnel reaches.
 _OUTSIDE = frozenset({"builder"})
 
-# Names that mean something else to Ansible: the implicit localhost (ansible.constants.LOCALHOST) and the base groups.
-_RESERVED_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped", "_meta"})
+# What the groups begin with that are named like what is in them.
+_ZONE_GROUP, _TYPE_GROUP, _STATE_GROUP = "zone", "type", "state"
+
+# Names that mean something else to Ansible: the implicit localhost (ansible.constants.LOCALHOST), the base groups, and
+# the groups that are made here.
+_RESERVED_NAMES = frozenset(
+    {"localhost", "127.0.0.1", "::1", "all", "ungrouped", "_meta"}
+    | {PARENT_LIFECYCLES, PARENT_ZONES, PARENT_TYPES, PARENT_STATES}
+    | {*ROLE_GROUPS.values(), *LIFECYCLE_GROUPS.values()}
+)
 _LONGEST_NAME = 100  # characters; a file of host_vars is named like its host, in at most 255 bytes
 
-_INSTANCE_ID = re.compile(r"i-[0-9a-f]{8,17}")
+# What ends like the name of another instance's host, or begins like a group.
+_MEANS_ELSE = re.compile(rf"\bi-[0-9a-f]+$|^(?:{_ZONE_GROUP}|{_TYPE_GROUP}|{_STATE_GROUP})_")
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-[0-9]+")
 # Availability Zone eu-central-1a, Local Zone us-west-2-lax-1a, Wavelength Zone us-east-1-wl1-bos-wlz-1
 # (Amazon EC2 User Guide, "Regions and Zones").
@@ -170,28 +180,30 @@ def clean_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_LONGEST_NAME]
 
 
-def host_names(instances: Iterable[Instance], taken: Iterable[str] = ()) -> dict[str, str]:
+def host_names(instances: Iterable[Instance]) -> dict[str, str]:
     """Instance id -> host name: the Name tag, with the instance id where it would not be one machine's alone.
 
-    ``taken`` are names that no host may have, such as those of groups.
+    A name that a host has stays its own while it lives, whatever comes or goes beside it: nodes have their ids in their
+    names from the first on, and of other machines that share a name the one that was launched first has it alone. What
+    ends in an instance id is the name of that instance only, so no two hosts can meet in one name.
     """
-    reserved = {*_RESERVED_NAMES, *taken}
-    wished = {one.instance_id: (clean_name(one.tags.get("Name", "")), one.tags.get(TAG_ROLE)) for one in instances}
-    number = Counter(name for name, _ in wished.values())
+    owned = set(_RESERVED_NAMES)
+    names = {}
+    for one in sorted(instances, key=_seniority):
+        name = clean_name(one.tags.get("Name", ""))
+        if not name or name == one.instance_id:
+            name = one.instance_id
+        elif one.tags.get(TAG_ROLE) in _NUMEROUS or name in owned or _MEANS_ELSE.search(name):
+            name = f"{name}-{one.instance_id}"
+        else:
+            owned.add(name)
+        names[one.instance_id] = name
+    return names
 
-    def choose(instance_id: str, name: str, role: str | None) -> str:
-        if not name or name == instance_id:
-            return instance_id
-        if role in _NUMEROUS or number[name] > 1 or name in reserved or _INSTANCE_ID.fullmatch(name):
-            return f"{name}-{instance_id}"
-        return name
 
-    names = {instance_id: choose(instance_id, *wish) for instance_id, wish in wished.items()}
-    if len(set(names.values())) == len(names):
-        return names
-    # Somebody named an instance like another one with its id: then the id alone tells them apart.
-    number = Counter(names.values())
-    return {instance_id: instance_id if number[name] > 1 else name for instance_id, name in names.items()}
+def _seniority(instance: Instance) -> tuple[bool, str, str]:
+    """Sorts the machine that has been there longest first, and those that are gone last."""
+    return instance.state in _GONE, instance.launch_time, instance.instance_id
 
 
 def host_variables(instance: Instance, *, address: str) -> dict[str, Any]:
@@ -233,9 +245,9 @@ def _groups(instance: Instance) -> dict[str, str]:
     return {
         "": ROLE_GROUPS.get(instance.tags.get(TAG_ROLE, ""), ""),
         PARENT_LIFECYCLES: LIFECYCLE_GROUPS.get(instance.lifecycle, "on_demand"),
-        PARENT_ZONES: safe_group("zone", instance.zone) if instance.zone else "",
-        PARENT_TYPES: safe_group("type", instance.type) if instance.type else "",
-        PARENT_STATES: safe_group("state", instance.state),
+        PARENT_ZONES: safe_group(_ZONE_GROUP, instance.zone) if instance.zone else "",
+        PARENT_TYPES: safe_group(_TYPE_GROUP, instance.type) if instance.type else "",
+        PARENT_STATES: safe_group(_STATE_GROUP, instance.state),
     }
 
 
@@ -251,7 +263,7 @@ def build(instances: Iterable[Instance], *, address: str) -> Farm:
         },
     }
     groups = (*ROLE_GROUPS.values(), *parents, *(child for children in parents.values() for child in children))
-    names = host_names(listed.values(), taken=groups)
+    names = host_names(listed.values())
     hosts = tuple(
         Host(
             names[instance_id],

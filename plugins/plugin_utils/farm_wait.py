@@ -108,6 +108,11 @@ def possible(statuses: Sequence[Status], wanted: int) -> bool:
     return sum(status.stand is not Stand.FAILED for status in statuses) >= wanted
 
 
+def booting(statuses: Sequence[Status]) -> bool:
+    """Whether some nodes are neither registered nor have failed."""
+    return any(status.stand is Stand.BOOTING for status in statuses)
+
+
 def line(statuses: Sequence[Status]) -> str:
     """The live line: ``47/50 registered, 2 booting, 1 failed: manager unreachable``."""
     count = {stand: [status for status in statuses if status.stand is stand] for stand in Stand}

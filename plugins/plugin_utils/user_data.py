@@ -32,7 +32,7 @@ _WATCH: Mapping[str, tuple[str, float, float, float, bool]] = {
 }
 _FURTHER = "farm_watch"
 
-# Only remote nodes are told: their own address in the tunnel is from it.
+# Remote nodes are told, whose own address in the tunnel is from it, and the manager, which they ask for the share.
 _REMOTE = "farm_remote_network"
 
 

@@ -59,15 +59,15 @@ def write_file(files: Files, path: str, data: bytes) -> None:
     files.write_bytes(path, data)
 
 
-def in_task_list(host: Host, images: Sequence[str]) -> AbstractContextManager[Any]:
-    """Show programs in the host's task list for as long as the context lasts, where the host offers that.
+def in_task_list(host: Host, images: Sequence[str], service: str) -> AbstractContextManager[Any]:
+    """Show programs that a service started in the host's task list for as long as the context lasts.
 
-    A host with a task list has ``show_processes(images)``, which gives the context.
+    A host with a task list has ``show_processes(images, service)``, which gives the context.
     """
     show = getattr(host, "show_processes", None)
     if show is None:
         return nullcontext()
-    shown: AbstractContextManager[Any] = show(images)
+    shown: AbstractContextManager[Any] = show(images, service)
     return shown
 
 

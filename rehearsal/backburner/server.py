@@ -42,7 +42,7 @@ class BackburnerServer:
         except (SettingsError, *FILE_ERRORS) as error:
             log.error(f"Cannot start server: {error}")
             raise WindowsError(1067, f"Cannot start server: {error}") from error
-        await _Server(host, settings, log, self._time_scale).run()
+        await _Server(host, service, settings, log, self._time_scale).run()
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ class _Task:
 
 
 class _Server:
-    def __init__(self, host: Host, settings: Settings, log: Log, time_scale: float) -> None:
+    def __init__(self, host: Host, service: str, settings: Settings, log: Log, time_scale: float) -> None:
         self.host = host
+        self.service = service
         self.settings = settings
         self.log = log
         self.scale = time_scale
@@ -250,7 +251,7 @@ class _Server:
             await self._report(report)
             return
         try:
-            with in_task_list(self.host, RENDER_IMAGES) as running:
+            with in_task_list(self.host, RENDER_IMAGES, self.service) as running:
                 await asyncio.sleep(task.seconds)
                 if running is not None:
                     await running.responds()

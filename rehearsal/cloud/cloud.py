@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
-from rehearsal.cloud import catalog, console, view
+from rehearsal.cloud import catalog, console, quotas, view
 from rehearsal.cloud.calls import CallLog
 from rehearsal.cloud.endpoint import Endpoint
 from rehearsal.cloud.errors import ApiError
@@ -179,9 +179,9 @@ class Cloud:
                     self.region.capacity[pool] = count
 
     def set_vcpu_quota(self, lifecycle: Lifecycle, vcpus: float) -> None:
-        """What Service Quotas says about the standard families. A launch beyond it is not refused."""
+        """How many vCPUs of the standard families may run, by Service Quotas and at each launch."""
         with self.region.lock:
-            self.region.vcpu_quotas[{"spot": "L-34B43A08", "on-demand": "L-1216C47A"}[lifecycle]] = vcpus
+            self.region.vcpu_quotas[quotas.QUOTAS[lifecycle]] = vcpus
 
     def spot_interrupt(self, instance_id: str, in_seconds: float = INTERRUPTION_NOTICE) -> None:
         """Announce that EC2 takes the spot instance away, and do so after ``in_seconds``."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rehearsal.cloud import quotas
 from rehearsal.cloud.actions import action, check_fields
 from rehearsal.cloud.errors import ApiError, combination, invalid, missing, not_modelled, unknown
 from rehearsal.cloud.filters import page, select
@@ -255,14 +256,27 @@ def allocate(
             break
     if gained < options.get("MinTargetCapacity", 0):
         best, gained = {}, 0.0
-    asked = order if gained < target else [pool for pool in order if pool.position in best]
     errors = [(pool, pool.error) for pool in found if pool.error is not None]
-    for pool in asked:
+    if gained < target:
+        errors += _reasons(region, order, best, lifecycle)
+    return [(pool, best[pool.position]) for pool in order if pool.position in best], errors
+
+
+def _reasons(
+    region: Region, order: Sequence[Pool], best: Mapping[int, int], lifecycle: Lifecycle
+) -> list[tuple[Pool, ApiError]]:
+    """Why each pool gives no more than ``best``, when that is not enough."""
+    taken = sum(quotas.vcpus(pool.plan.kind) * best.get(pool.position, 0) for pool in order if pool.plan is not None)
+    vcpus = quotas.free_vcpus(region, lifecycle) - taken
+    errors = []
+    for pool in order:
         assert pool.plan is not None
         fitting, error = room(region, pool.plan, PLENTY)
-        if gained < target and (not best or fitting <= best.get(pool.position, 0)):
+        if not best or fitting <= best.get(pool.position, 0):
             errors.append((pool, error))
-    return [(pool, best[pool.position]) for pool in order if pool.position in best], errors
+        elif not quotas.fitting(pool.plan.kind, vcpus, 1):
+            errors.append((pool, quotas.exceeded(region, lifecycle)))
+    return errors
 
 
 def _groups(order: Sequence[Pool], options: Params) -> list[list[Pool]]:
@@ -277,16 +291,19 @@ def _groups(order: Sequence[Pool], options: Params) -> list[list[Pool]]:
 
 
 def _fits(region: Region, group: Sequence[Pool], target: float) -> dict[int, int]:
-    """How many instances each pool holds, without promising the addresses of one subnet twice."""
+    """How many instances each pool holds, without promising the addresses of one subnet or the quota twice."""
     left: dict[str, int] = {}
+    vcpus = quotas.free_vcpus(region, group[0].lifecycle) if group else 0.0
     result = {}
     for pool in group:
         assert pool.plan is not None
         subnet = pool.plan.subnet
         free = left.setdefault(subnet.id, region.free_addresses(subnet))
         fitting, _ = room(region, pool.plan, PLENTY)
-        result[pool.position] = min(fitting, free)
-        left[subnet.id] = free - min(fitting, free, int(target))
+        holds = quotas.fitting(pool.plan.kind, vcpus, min(fitting, free))
+        result[pool.position] = holds
+        left[subnet.id] = free - min(holds, int(target))
+        vcpus -= quotas.vcpus(pool.plan.kind) * min(holds, int(target))
     return result
 
 

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Iterable
 from typing import Any
 
-from rehearsal.cloud import catalog
+from rehearsal.cloud import catalog, quotas
 from rehearsal.cloud.actions import action, attribute
 from rehearsal.cloud.eni import (
     groups_of,
@@ -288,6 +288,8 @@ def start_instances(region: Region, params: Params) -> Params:
                 raise ApiError(
                     "InsufficientInstanceCapacity", f"Insufficient capacity of {item.type} in {item.zone}.", 500
                 )
+            if not quotas.fitting(item.type, quotas.free_vcpus(region, item.lifecycle), 1):
+                raise quotas.exceeded(region, item.lifecycle)
             power_on(region, item)
     return {"StartingInstances": _changes(instances, before)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from rehearsal.cloud import catalog
+from rehearsal.cloud import catalog, quotas
 from rehearsal.cloud.actions import action, check_fields
 from rehearsal.cloud.disks import create_volumes
 from rehearsal.cloud.eni import attach, check_attachable, create_interface, primary_address
@@ -244,6 +244,9 @@ def room(region: Region, plan: LaunchPlan, wanted: int) -> tuple[int, ApiError]:
                 f"There are not enough free addresses in subnet '{plan.subnet.id}' to satisfy the requested number "
                 "of instances.",
             )
+    allowed = quotas.fitting(plan.kind, quotas.free_vcpus(region, plan.lifecycle), fits)
+    if allowed < fits:
+        fits, error = allowed, quotas.exceeded(region, plan.lifecycle)
     if _lends_public(plan) and region.free_public_addresses() < fits:
         fits, error = region.free_public_addresses(), region.no_public_address()
     return fits, error

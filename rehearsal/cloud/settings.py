@@ -16,7 +16,7 @@ class CloudSettings:
     """The simulated region. All times are seconds; real EC2 takes longer for each of them.
 
     ``capacity`` and ``spot_prices`` are keyed by (instance type, zone); what is missing is plentiful, respectively
-    priced by :mod:`rehearsal.cloud.prices`. ``vcpu_quota`` is what Service Quotas says, for spot and for on-demand.
+    priced by :mod:`rehearsal.cloud.prices`. ``vcpu_quota`` is how many vCPUs may run, spot and on-demand each.
     ``images_complete_alone`` is for use without a hypervisor: an image turns
     available after ``image_seconds`` instead of waiting for :meth:`rehearsal.cloud.Cloud.image_ready`.
     """

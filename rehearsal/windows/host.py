@@ -22,7 +22,7 @@ from rehearsal.windows.certificates import Certificates, StoredCertificate
 from rehearsal.windows.errors import NoStandIn, WindowsError
 from rehearsal.windows.files import Files
 from rehearsal.windows.firewall import Firewall
-from rehearsal.windows.processes import Processes, Running
+from rehearsal.windows.processes import NORMAL_PRIORITY_CLASS, Processes, Running
 from rehearsal.windows.registry import Registry
 from rehearsal.windows.services import Services
 from rehearsal.windows.services import State as ServiceState
@@ -202,7 +202,6 @@ class WindowsHost:
             "TMP": str(temporary),
             "PATH": str(drive / "Windows" / "System32"),
             "REHEARSAL_SOCKET": str(self.control_socket),
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     # ---------------------------------------------------------------------------------------------------------- power
@@ -279,9 +278,12 @@ class WindowsHost:
         task.add_done_callback(self._background.discard)
         return task
 
-    def show_processes(self, images: Sequence[str]) -> AbstractContextManager[Running]:
-        """Show programs in the task list for as long as the context lasts."""
-        return self.processes.shown(images)
+    def show_processes(self, images: Sequence[str], service: str) -> AbstractContextManager[Running]:
+        """Show programs that ``service`` starts in the task list for as long as the context lasts."""
+        priority = self.services.status(service).priority
+        if priority != NORMAL_PRIORITY_CLASS:
+            self.log(f"{' and '.join(images)} start with priority class 0x{priority:X}, which {service} hands on")
+        return self.processes.shown(images, priority)
 
     async def apply_firewall(self) -> None:
         """Enforce the firewall's rules as they are now."""

@@ -11,6 +11,11 @@ from dataclasses import dataclass, field
 
 _FIRST_NUMBER = 5000
 
+NORMAL_PRIORITY_CLASS = 0x20
+BELOW_NORMAL_PRIORITY_CLASS = 0x4000
+PRIORITIES = {NORMAL_PRIORITY_CLASS: 8, BELOW_NORMAL_PRIORITY_CLASS: 6}
+"""Priority classes that are modelled -> base priority (Windows documentation, "Scheduling Priorities")."""
+
 
 @dataclass
 class Process:
@@ -22,6 +27,7 @@ class Process:
     processors: int
     hung: float | None = None
     """When it stopped to compute."""
+    priority: int = NORMAL_PRIORITY_CLASS
 
     def seconds(self, now: float) -> float:
         """Processor time since its start."""
@@ -52,11 +58,16 @@ class Processes:
         self._running: list[Running] = []
 
     @contextmanager
-    def shown(self, images: Sequence[str]) -> Iterator[Running]:
-        """Programs that run for as long as the context lasts; those that hang stay behind until they are killed."""
+    def shown(self, images: Sequence[str], parent: int = NORMAL_PRIORITY_CLASS) -> Iterator[Running]:
+        """Programs that run for as long as the context lasts; those that hang stay behind until they are killed.
+
+        ``parent`` is the priority class of what starts them: below normal is handed on (CreateProcess).
+        """
         now = self._clock()
         work = os.cpu_count() or 1
         processes = [Process(image, next(self._numbers), now, work if image == images[-1] else 0) for image in images]
+        for process in processes:
+            process.priority = parent
         running = Running(processes)
         running.answers.set()
         self._running.append(running)

@@ -13,6 +13,7 @@ from rehearsal.interfaces import ServiceProgram
 from rehearsal.windows import commandline
 from rehearsal.windows.accounts import SERVICE_ACCOUNTS
 from rehearsal.windows.errors import WindowsError
+from rehearsal.windows.processes import NORMAL_PRIORITY_CLASS
 
 if TYPE_CHECKING:
     from rehearsal.windows.host import WindowsHost
@@ -56,6 +57,8 @@ class Running:
 
     state: State = "stopped"
     process_id: int = 0
+    priority: int = NORMAL_PRIORITY_CLASS
+    """Priority class of that process."""
     exit_code: int = 1077  # ERROR_SERVICE_NEVER_STARTED
     task: asyncio.Task[None] | None = None
     failures: int = 0
@@ -168,6 +171,7 @@ class Services:
         program = self._program(service)
         self._set_state(service, status, "start_pending")
         status.process_id = next(self._process_ids)
+        status.priority = NORMAL_PRIORITY_CLASS
         if program is not None:
             status.task = asyncio.create_task(self._run(service, status, program), name=f"service {service.name}")
         self._set_state(service, status, "running")

@@ -5,15 +5,15 @@ One ``python -m rehearsal prove``; the figures are those of its own tables.
 
 from __future__ import annotations
 
-import argparse
 import re
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from rehearsal.proof import prove
-from tests.bench.document import machine, write_section
+from tests.bench.document import command, machine, parser, write_section
 
 UP, AGAIN = "farm-up.yml", "farm-up.yml again"
 Row = dict[str, str]
@@ -41,14 +41,14 @@ def round_trips(step: Row) -> int:
     return sum(int(number) for number in re.findall(r" (\d+)(?:,|$)", step["WinRM round trips"]))
 
 
-def report(nodes: int, steps: list[Row], machines: list[Row]) -> str:
+def report(nodes: int, steps: list[Row], machines: list[Row], about: str) -> str:
     """The section for docs/benchmarks.md."""
     by_name = {step["playbook"]: step for step in steps}
     lines = [
         "## Farm",
         "",
-        f"`make bench` (one `python -m rehearsal prove --nodes {nodes}`) on {machine()}. Its Windows "
-        "machines start at once and install nothing: the seconds are those of the controller and of the nodes' agents.",
+        f"{about}, one `python -m rehearsal prove --nodes {nodes}`. Its Windows machines start at once and install "
+        "nothing: the seconds are those of the controller and of the nodes' agents.",
         "",
         "| playbook | seconds | seconds per node | AWS calls | WinRM round trips | round trips per node |",
         "|---|---|---|---|---|---|",
@@ -70,25 +70,24 @@ def report(nodes: int, steps: list[Row], machines: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.farm", description=__doc__)
-    parser.add_argument("--nodes", type=int, default=5, help="render nodes (default: %(default)s)")
-    parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md alone")
-    arguments = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> int:
+    options = parser("farm", __doc__)
+    options.add_argument("--nodes", type=int, default=5, help="render nodes (default: %(default)s)")
+    arguments = options.parse_args(words)
+    about = f"{command('farm', words or sys.argv[1:])} on {machine()}"
     said: list[str] = []
 
     def say(text: str) -> None:
         said.append(text)
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         failed = prove(Path(folder) / "rehearsal", arguments.nodes, keep=False, say=say)
     if failed:
         return failed
-    section = report(arguments.nodes, table_with(said, "playbook"), table_with(said, "machine"))
+    section = report(arguments.nodes, table_with(said, "playbook"), table_with(said, "machine"), about)
     print(section)
-    if not arguments.print:
-        write_section("farm", section)
+    write_section("farm", section, arguments.document)
     return 0
 
 

@@ -7,16 +7,14 @@ not count. The contenders take turns, so that whatever else the machine does mee
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import json
 import os
-import pstats
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +22,8 @@ from typing import Any
 
 import yaml
 
-from tests.bench.document import PROJECT, machine, write_section
+from tests.bench.document import PROJECT, command, machine, parser, write_section
+from tests.bench.environment import environment
 from tests.bench.recorded import FARM
 
 SIZES = (0, 100, 1000, 5000, 20000)
@@ -114,41 +113,35 @@ class Contender:
         return statistics.median(self.memory[size])
 
 
-def environment(endpoint: str) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ANSIBLE_"))}
-    return ours | {
-        "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
-        "ANSIBLE_DEPRECATION_WARNINGS": "false",
-        "ANSIBLE_INVENTORY_ENABLED": "auto",  # the project's own list has no room for the peer
-        "AWS_ACCESS_KEY_ID": "recorded",
-        "AWS_SECRET_ACCESS_KEY": "recorded",
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "NO_PROXY": "*",
-    }
+def controller(endpoint: str) -> dict[str, str]:
+    return environment(
+        endpoint,
+        ANSIBLE_DEPRECATION_WARNINGS="false",
+        ANSIBLE_INVENTORY_ENABLED="auto,host_list",  # the project's own list has no room for the peer
+    )
 
 
-def run(command: list[str], endpoint: str) -> tuple[float, float]:
+def run(words: list[str], endpoint: str) -> tuple[float, float]:
     """CPU seconds (user and system) and peak memory in MB of one process. A run that fails ends the bench."""
-    program = str(Path(sys.executable).with_name(command[0]))
+    program = str(Path(sys.executable).with_name(words[0]))
     child = subprocess.Popen(
-        [program, *command[1:]],
-        env=environment(endpoint),
+        [program, *words[1:]],
+        env=controller(endpoint),
         cwd=PROJECT,
         stdout=subprocess.DEVNULL,
     )
     _, status, used = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
-        raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
+        raise SystemExit(f"{' '.join(words)} ended with {child.returncode}")
     return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 @contextmanager
 def recorded_region(size: int) -> Iterator[str]:
     """The address of a server in a process of its own, whose region holds this many instances."""
-    command = [sys.executable, "-m", "tests.bench.recorded", str(size)]
-    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
+    words = [sys.executable, "-m", "tests.bench.recorded", str(size)]
+    with subprocess.Popen(words, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
             yield server.stdout.readline().strip()
@@ -158,10 +151,8 @@ def recorded_region(size: int) -> Iterator[str]:
 
 def listed(contender: Contender, endpoint: str) -> dict[str, Any]:
     """The whole inventory, as ``ansible-inventory --list`` tells it, without marks of texts that are no templates."""
-    command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(contender.file), "--list"]
-    done = subprocess.run(
-        command, env=environment(endpoint), cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True
-    )
+    words = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", str(contender.file), "--list"]
+    done = subprocess.run(words, env=controller(endpoint), cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True)
 
     def plain(value: dict[str, Any]) -> Any:
         return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value
@@ -196,39 +187,21 @@ def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------------------ profile
-
-# What is shown of a profile: title, end of the file's name, function; the time of what is shown below a line is not in
-# that line. Times are cumulative.
-_PARTS = (
-    ("plugin: read its own settings", "inventory/ec2_farm.py", "_read_settings", ()),
-    ("botocore: import, sessions, clients", "ec2_inventory_api.py", "connect", ()),
-    ("botocore: sign, send, receive", "ec2_inventory_api.py", "_fetch_place", ("read_page",)),
-    ("plugin and expat: XML to fields", "ec2_inventory_api.py", "read_page", ()),
-    ("plugin: names, groups, variables", "ec2_inventory.py", "build", ()),
-    ("ansible-core: add_host, add_child for each host", "inventory/ec2_farm.py", "_add", ()),
-    ("ansible-core: reconcile_inventory", "inventory/data.py", "reconcile_inventory", ()),
-    ("ansible-core: look for host_vars of each host", "vars/plugins.py", "get_vars_from_inventory_sources", ()),
-    ("ansible-core: resolve the pattern", "inventory/manager.py", "list_hosts", ()),
-)
+# -------------------------------------------------------------------------------------------------------------- parts
 
 
-def profile(contender: Contender, endpoint: str, folder: Path) -> list[tuple[str, float]]:
-    """Parts of one run and their seconds, as cProfile counts them."""
-    result = folder / "profile"
-    command = ["python", "-m", "cProfile", "-o", str(result), str(Path(sys.executable).with_name("ansible"))]
-    run([*command, "-i", str(contender.file), "all", "--list-hosts"], endpoint)
-    stats = pstats.Stats(str(result))
-    by_name = {(file, function): values for (file, _, function), values in stats.stats.items()}  # type: ignore[attr-defined]
-
-    def seconds(end: str, function: str) -> float:
-        return sum(values[3] for (file, name), values in by_name.items() if file.endswith(end) and name == function)
-
-    parts = []
-    for title, end, function, without in _PARTS:
-        parts.append((title, seconds(end, function) - sum(seconds(end, inner) for inner in without)))
-    total: float = stats.total_tt  # type: ignore[attr-defined]
-    return [("ansible-core: start, command line, plugins", total - sum(part for _, part in parts)), *parts]
+def parts_of_a_run(contender: Contender, endpoint: str, folder: Path, runs: int) -> dict[str, float]:
+    """CPU seconds of each part of one run, medians; see ``parts``. What is in none is the start and the end."""
+    result = folder / "parts.json"
+    found: dict[str, list[float]] = {}
+    for _ in range(runs):
+        words = ["python", "-m", "tests.bench.parts", str(result), "-i", str(contender.file), "all", "--list-hosts"]
+        total, _ = run(words, endpoint)
+        parts: dict[str, float] = json.loads(result.read_text(encoding="utf-8"))
+        parts = {"ansible-core: start, command line, plugins, end": total - sum(parts.values()), **parts}
+        for title, seconds in parts.items():
+            found.setdefault(title, []).append(seconds)
+    return {title: statistics.median(seconds) for title, seconds in found.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------- report
@@ -261,17 +234,17 @@ def per_host(contender: Contender, size: int) -> float:
     return (contender.seconds(size) - contender.seconds(0)) / size * 1000
 
 
-def report(contenders: list[Contender], parts: list[tuple[str, float]], profiled: int) -> str:
-    """The section for docs/benchmarks.md."""
+def report(contenders: list[Contender], parts: dict[str, float], about: dict[str, Any]) -> str:
+    """The section for docs/benchmarks.md. ``about``: ``command``, ``machine``, ``profiled``, ``bare``."""
     ours, *peers = contenders
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("ansible-core", "botocore"))
     lines = [
         "## Inventory",
         "",
-        f"`make bench` (medians of {ours.runs} runs of `ansible all --list-hosts`, of aws_ec2 {peers[0].runs}, taken "
-        f"in turns) on {machine()}, Python {sys.version.split()[0]}, {versions}. CPU seconds (user and system) and "
-        "peak memory of the whole process, ansible-core's own start included; the server of the recorded answers "
-        "is another process and not counted."
+        f"{about['command']} (medians of {ours.runs} runs of `ansible all --list-hosts`, of aws_ec2 {peers[0].runs}, "
+        f"taken in turns) on {about['machine']}, Python {sys.version.split()[0]}, {versions}. CPU seconds (user and "
+        "system) and peak memory of the whole process, ansible-core's own start included; the server of the recorded "
+        "answers is another process and not counted."
         + "".join(f" `{one.title}` ran once with {one.once}." for one in peers if one.once in one.cpu),
         "",
         "| instances | "
@@ -294,82 +267,99 @@ def report(contenders: list[Contender], parts: list[tuple[str, float]], profiled
         f"- The ratios are to `{peers[0].title}`, the cheaper configuration, which has the same groups and "
         f"`ansible_host`; `{peers[1].title}` also has the same variables under the same names. All were compared, "
         "group by group and variable by variable, before they were timed.",
-        f"- CPU for each host above an empty farm: {growth} (at most {MILLISECONDS_PER_HOST}).",
+        f"- CPU for each host above an empty farm: {growth or 'not measured'} (at most {MILLISECONDS_PER_HOST}).",
         f"- Targets at {RATIOS_AT} instances: 1/{1 / CPU_RATIO:.0f} of the CPU, 1/{1 / MEMORY_RATIO:.0f} of memory; "
         f"at {NO_SLOWER_AT}: no slower. Missed: {'; '.join(misses(ours, peers[0])) or 'none'}.",
         "",
-        f"Where the time of one run goes with {profiled} instances (cProfile, which makes Python's part look larger):",
+        f"Where the CPU time of one run goes with {about['profiled']} instances (a clock around these parts only, "
+        "which costs nothing itself; medians):",
         "",
-        "| part | seconds | share |",
+        "| part | CPU seconds | share |",
         "|---|---|---|",
     ]
-    total = sum(seconds for _, seconds in parts)
-    lines += [f"| {title} | {seconds:.3f} | {seconds / total:.0%} |" for title, seconds in parts]
+    total = sum(parts.values())
+    lines += [f"| {title} | {seconds:.3f} | {seconds / total:.0%} |" for title, seconds in parts.items()]
+    lines += [
+        "",
+        f"`ansible -i localhost, all --list-hosts`, which asks nobody, takes {about['bare']:.2f} CPU seconds.",
+    ]
     return "\n".join([*lines, "", _LIMITS.strip()])
 
 
 _LIMITS = """
 What is left, and why it stays:
 
-- *ansible-core's start* is what `ansible -i localhost, all --list-hosts` takes, too. A plugin has no say in it.
+- *ansible-core's start* is what a command that asks nobody takes, too. A plugin has no say in it.
 - *botocore's import* brings credentials (SSO, roles, profiles), signatures, retries and proxies. To do these again
-  would save a fifth of a second and be less safe. Its model of EC2, its paginators and its parser are not loaded.
-- *XML to fields*: half is expat, which builds the tree of an answer of 4 KB for each instance; half is taking 15 fields
-  out of it. EC2 has no way to ask for fewer fields and no other format. Handlers on the bare parser cost the same;
-  patterns over the bytes would take a hostile tag for a field.
+  would save most of it and be less safe. Its model of EC2, its paginators and its parser are not loaded.
+- *Answers to elements to fields*: expat builds the tree of 4.3 KB for each instance, then 15 fields are taken out.
+  EC2 has no way to ask for fewer fields and no other format. Handlers on the bare parser take as long before they keep
+  anything; patterns over the bytes would take a hostile tag for a field.
 - *add_host, add_child* are the only ways into ansible-core's inventory, and walk the ancestors of each group for each
   host. Variables go into the host at once: `set_variable` would copy and tag each value, which takes longer than both.
-- *reconcile_inventory, host_vars, pattern* are ansible-core's own loops over all hosts.
+- *read the sources, reconcile_inventory, host_vars, pattern* are ansible-core's own loops over all hosts.
 """
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.inventory", description=__doc__)
-    parser.add_argument("--runs", type=int, default=5, help="how often each takes its turn (default: %(default)s)")
-    parser.add_argument("--peer-runs", type=int, help="how often aws_ec2 takes its turn (default: as --runs)")
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="instances (default: %(default)s)")
-    parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md alone")
-    arguments = parser.parse_args()
-    arguments.peer_runs = arguments.peer_runs or arguments.runs
+def main(words: Sequence[str] | None = None) -> int:
+    options = parser("inventory", __doc__)
+    options.add_argument("--runs", type=int, default=5, help="how often each takes its turn (default: %(default)s)")
+    options.add_argument("--peer-runs", type=int, help="how often aws_ec2 takes its turn (default: as --runs)")
+    options.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="instances (default: %(default)s)")
+    arguments = options.parse_args(words)
+    about: dict[str, Any] = {"command": command("inventory", words or sys.argv[1:]), "machine": machine()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-
-        def contender(title: str, file: str, settings: dict[str, Any], once: int | None = None) -> Contender:
-            (folder / file).write_text(yaml.safe_dump(settings))
-            return Contender(title, folder / file, arguments.peer_runs if once else arguments.runs, once)
-
-        ours = contender("ec2_farm", "farm.ec2.yml", OURS)
-        peer = contender("aws_ec2, same groups", "groups.aws_ec2.yml", PEER_GROUPS, 20000)
-        peer_all = contender("aws_ec2, same groups and variables", "all.aws_ec2.yml", PEER_ALL, 5000)
-        contenders = [ours, peer, peer_all]
-        with recorded_region(100) as endpoint:
-            own = listed(ours, endpoint)
-            found = differences(own, listed(peer_all, endpoint))
-            own["_meta"]["hostvars"] = {
-                host: {"ansible_host": variables["ansible_host"]}
-                for host, variables in own["_meta"]["hostvars"].items()
-            }
-            found += differences(own, listed(peer, endpoint))
-        if found:
+        contenders = line_up(folder, arguments.runs, arguments.peer_runs or arguments.runs)
+        ours, peer, _ = contenders
+        if found := unfair(*contenders):
             print("the contenders do not make the same inventory:", *found[:10], sep="\n  ", file=sys.stderr)
             return 1
-        for size in arguments.sizes:
+        for size in sorted({0, *arguments.sizes}):
             with recorded_region(size) as endpoint:
                 for number in range(arguments.runs):
                     for one in contenders:
                         if one.takes_turn(size, number):
                             one.measure(size, endpoint)
-                            print(f"{size} {one.title}: {one.cpu[size][-1]:.2f} s", file=sys.stderr)
-        profiled = min(max(arguments.sizes), RATIOS_AT)
-        with recorded_region(profiled) as endpoint:
-            parts = profile(ours, endpoint, folder)
-    section = report(contenders, parts, profiled)
+                            print(f"{size} {one.title}: {one.cpu[size][-1]:.2f} s", file=sys.stderr, flush=True)
+        about["profiled"] = min(max(arguments.sizes), RATIOS_AT)
+        with recorded_region(about["profiled"]) as endpoint:
+            parts = parts_of_a_run(ours, endpoint, folder, arguments.runs)
+            bare = [
+                run(["ansible", "-i", "localhost,", "all", "--list-hosts"], endpoint) for _ in range(arguments.runs)
+            ]
+        about["bare"] = statistics.median(cpu for cpu, _ in bare)
+    section = report(contenders, parts, about)
     print(section)
-    if not arguments.print:
-        write_section("inventory", section)
+    write_section("inventory", section, arguments.document)
     missed = misses(ours, peer)
     print(*missed, sep="\n", file=sys.stderr)
     return 1 if missed else 0
+
+
+def line_up(folder: Path, runs: int, peer_runs: int) -> list[Contender]:
+    """Ours, the peer with the same groups, the peer with the same groups and variables."""
+
+    def contender(title: str, file: str, settings: dict[str, Any], once: int | None = None) -> Contender:
+        (folder / file).write_text(yaml.safe_dump(settings))
+        return Contender(title, folder / file, peer_runs if once else runs, once)
+
+    return [
+        contender("ec2_farm", "farm.ec2.yml", OURS),
+        contender("aws_ec2, same groups", "groups.aws_ec2.yml", PEER_GROUPS, 20000),
+        contender("aws_ec2, same groups and variables", "all.aws_ec2.yml", PEER_ALL, 5000),
+    ]
+
+
+def unfair(ours: Contender, peer: Contender, peer_all: Contender) -> list[str]:
+    """Where the contenders do not make the same inventory of a hundred instances."""
+    with recorded_region(100) as endpoint:
+        own = listed(ours, endpoint)
+        found = differences(own, listed(peer_all, endpoint))
+        own["_meta"]["hostvars"] = {
+            host: {"ansible_host": variables["ansible_host"]} for host, variables in own["_meta"]["hostvars"].items()
+        }
+        return found + differences(own, listed(peer, endpoint))
 
 
 if __name__ == "__main__":

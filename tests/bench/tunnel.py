@@ -16,14 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import tests.conftest  # noqa: F401 - Ansible's loader of collections
-from tests.bench.document import machine, write_section
+from tests.bench.document import command, machine, parser, write_section
 from tests.tunnel.network import ADDRESSES, LAN, STUDIO_PUBLIC, Network
 from tests.tunnel.openvpn import STUDIO_SIDE, Tunnel, authority
 from tests.tunnel.traffic import knock, reaches, transfer
@@ -244,10 +244,9 @@ def report(contenders: list[Contender], bridge: Contender, frames: list[int], ar
     lines = [
         "## Tunnel",
         "",
-        f"`make bench` (medians of {arguments.rounds} rounds of {arguments.megabytes} MB each way: speeds in turns, "
-        "the ratio to the best settings beside them at the same time) on "
-        f"{machine()}, OpenVPN {openvpn_version()}, TCP CUBIC. Load of other programs before: "
-        f"{arguments.load:.1f} of {os.cpu_count()} processors.",
+        f"{arguments.about}, OpenVPN {openvpn_version()}, TCP CUBIC: medians of {arguments.rounds} rounds of "
+        f"{arguments.megabytes} MB each way, speeds in turns, the ratio to the best settings beside them at the same "
+        "time.",
         "",
         "| tunnel | studio to cloud, Mbit/s | cloud to studio, Mbit/s | CPU seconds per GB, both ends | ratio |",
         "|---|---|---|---|---|",
@@ -271,12 +270,12 @@ def report(contenders: list[Contender], bridge: Contender, frames: list[int], ar
     return "\n".join(lines)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.tunnel", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, default=50, help="size of one transfer (default: %(default)s)")
-    parser.add_argument("--print", action="store_true", help="leave docs/benchmarks.md alone")
-    arguments = parser.parse_args(namespace=argparse.Namespace(load=os.getloadavg()[0]))
+def main(words: Sequence[str] | None = None) -> int:
+    options = parser("tunnel", __doc__)
+    options.add_argument("--rounds", type=int, default=5, help="how often each takes its turn (default: %(default)s)")
+    options.add_argument("--megabytes", type=int, default=50, help="size of one transfer (default: %(default)s)")
+    arguments = options.parse_args(words)
+    arguments.about = f"{command('tunnel', words or sys.argv[1:])} on {machine()}"
     ways = {
         "the roles' files": as_rendered,
         "best settings, written by hand": as_chosen,
@@ -304,8 +303,7 @@ def main() -> int:
                 return 1
         section = report(contenders, bridge, frames, arguments)
     print(section)
-    if not arguments.print:
-        write_section("tunnel", section)
+    write_section("tunnel", section, arguments.document)
     ratio = rendered.ratio
     if ratio < LOWEST_RATIO:
         print(f"the roles' files reach {ratio:.2f} of the best settings, less than {LOWEST_RATIO}", file=sys.stderr)

@@ -16,6 +16,7 @@ DRILLS = [
         "vpn",
         "test_bake_drills.py",
         "test_fleet_drills.py",
+        "test_fleet_whole.py",
         "test_lan_pc.py",
         "test_link.py",
         "test_link_whole.py",

@@ -183,6 +183,14 @@ def test_no_capacity_in_two_of_three_types(controller):
     assert [node["InstanceType"] for node in controller.nodes()] == [TYPES[2]] * 6
 
 
+def test_no_capacity_at_all(controller):
+    controller.cloud.set_capacity("*", "*", 0)
+    output = controller.have(4, fails=True)
+    for words in ("InsufficientInstanceCapacity (spot", "InsufficientInstanceCapacity (on-demand", "4 of 4 missing"):
+        assert words in output, output
+    assert controller.nodes() == []
+
+
 def test_no_spot_capacity_at_all(controller):
     for kind in TYPES:
         for zone in "abc":
@@ -254,6 +262,21 @@ def test_the_spot_price_is_above_the_maximum(controller):
     assert controller.nodes() == []
     controller.have(2, price=0.0001)
     assert [node.get("InstanceLifecycle") for node in controller.nodes()] == [None] * 2
+
+
+def test_the_quota_is_too_small(controller):
+    """What it leaves is launched and stays; on-demand has a quota of its own. Nobody waits for more."""
+    controller.cloud.set_vcpu_quota("spot", 40)
+    controller.cloud.set_vcpu_quota("on-demand", 16)
+    output = controller.have(4, fallback=False, fails=True, patience=600)
+    assert "MaxSpotInstanceCountExceeded" in output and "L-34B43A08" in output and "2 of 4 missing" in output, output
+    assert [node.get("InstanceLifecycle") for node in controller.nodes()] == ["spot"] * 2
+    output = controller.have(4, fails=True, patience=600)
+    assert "VcpuLimitExceeded" in output and "L-1216C47A" in output and "1 of 4 missing" in output, output
+    assert sorted(node.get("InstanceLifecycle", "-") for node in controller.nodes()) == ["-", "spot", "spot"]
+    controller.cloud.set_vcpu_quota("spot", 1000)
+    controller.have(4)
+    assert len(controller.nodes()) == 4
 
 
 def test_the_image_is_deleted_while_nodes_use_it(controller):

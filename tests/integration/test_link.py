@@ -64,6 +64,11 @@ def ec2(farm: Rehearsal, *words: str) -> str:
     return farm.command(str(Path(sys.executable).with_name("aws")), "ec2", *words, "--output", "json")
 
 
+def remote_node(farm: Rehearsal) -> str:
+    (name,) = [machine["name"] for machine in farm.machines() if machine["role"] == "remote_node"]
+    return str(name)
+
+
 def interface(farm: Rehearsal) -> str:
     filters = "Name=tag:renderfarm:role,Values=manager"
     (found,) = json.loads(ec2(farm, "describe-network-interfaces", "--filters", filters))["NetworkInterfaces"]
@@ -124,7 +129,7 @@ def test_everything_passes(farm: Rehearsal) -> None:
     found = rows(step.log.read_text())
     assert [row for row in found if row[3] == "no"] == [] and step.changed == 0
     nodes = [machine["name"] for machine in farm.machines() if machine["role"] == "render_node"]
-    askers = ["controller", "studio-workstation", "studio-manager", "studio-remote-node"]
+    askers = ["controller", "studio-workstation", "studio-manager", remote_node(farm)]
     pings = {row[1:3] for row in found if row[0] == "ping"}
     assert {(one, other) for one in askers for other in askers if one != other} <= pings
     assert len([row for row in found if row[0] == "ping"]) == len(askers) * (len(askers) - 1 + len(nodes))
@@ -214,7 +219,7 @@ RENEW, REVOKE = "playbooks/vpn-renew.yml", "playbooks/vpn-revoke.yml"
 SERVER = "tests/integration/playbooks/vpn_server.yml"
 LOGS = Path("Program Files/OpenVPN/log")
 STUDIO, GATEWAY = ("workstation", "studio"), ("studio-manager", "studio")
-REMOTE_SERVER, REMOTE_NODE = ("studio-manager", "remote"), ("studio-remote-node", "remote")
+REMOTE_SERVER, REMOTE_NODE = ("studio-manager", "remote"), ("remote node", "remote")
 
 
 @dataclass(frozen=True)
@@ -226,6 +231,7 @@ class Running:
 
 
 def drive(farm: Rehearsal, name: str) -> Path:
+    name = remote_node(farm) if name == REMOTE_NODE[0] else name
     return next(Path(machine["c"]) for machine in farm.machines() if machine["name"] == name)
 
 
@@ -241,7 +247,8 @@ def running(farm: Rehearsal) -> dict[tuple[str, str], Running]:
             words = entry.read_bytes().decode().split("\0")
             log = next((Path(word) for word in words if word.endswith(".log")), None)
             if Path(words[0]).name == "openvpn" and log is not None and log.is_relative_to(farm.folder):
-                end = (log.relative_to(farm.folder / "machines").parts[0], log.stem)
+                machine = log.relative_to(farm.folder / "machines").parts[0]
+                end = (REMOTE_NODE[0] if machine == remote_node(farm) else machine, log.stem)
                 sessions = log.read_text(errors="replace").count("Peer Connection Initiated")
                 found[end] = Running(int(entry.parent.name), sessions)
     assert sorted(found) == sorted([STUDIO, GATEWAY, REMOTE_SERVER, REMOTE_NODE])
@@ -315,7 +322,7 @@ def test_revoked_gateway_gets_another_certificate_over_the_internet(farm: Rehear
     farm.playbook(REVOKE, "-e", "vpn_revoke_name=aws-gateway")
     with pytest.raises(ProofError):
         farm.command("ping", "-c", "1", "-W", "2", "10.0.0.10", on="workstation")
-    with pytest.raises(ProofError, match="No tunnel leads to studio-remote-node"):
+    with pytest.raises(ProofError, match=f"No tunnel leads to {remote_node(farm)}"):
         farm.playbook(RENEW, "-e", "vpn_renew_name=aws-gateway,remote-1")
     farm.command("ping", "-c", "1", "-W", "2", "10.0.0.10", on="workstation")
     manager = next(machine for machine in farm.machines() if machine["role"] == "manager")

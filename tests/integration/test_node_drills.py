@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a 
 XML = Path(proof.PROFILE) / "backburner.xml"
 MANAGER_AWAY = 120.0
 #: The manager sweeps what nodes could not take off its list themselves: it was away when they failed.
-SETTINGS = {"farm_watch": {"sample": 5, "ghost": 15}}
+SAMPLE = 5
+SETTINGS = {"farm_watch": {"sample": SAMPLE, "ghost": 15, "idle": 1800, "deadline": 3000}}
 LIMIT = 240.0
+HOUR = 3600
 LINE = re.compile(r"RENDERFARM-NODE (\{.*\})")
 
 
@@ -87,6 +90,14 @@ def metadata_late(node: Node) -> None:
 
 def metadata_never(node: Node) -> None:
     node.inject("metadata-late", "100000")
+
+
+def clock_ahead(node: Node) -> None:
+    node.inject("clock-off", str(HOUR))
+
+
+def clock_behind(node: Node) -> None:
+    node.inject("clock-off", str(-HOUR))
 
 
 def corrupt(node: Node) -> None:
@@ -155,6 +166,8 @@ DRILLS = [
     Drill("another manager", another_manager),
     Drill("metadata late", metadata_late),
     Drill("metadata never", metadata_never, "metadata"),
+    Drill("clock ahead", clock_ahead),
+    Drill("clock behind", clock_behind),
     Drill("corrupt", corrupt, "broken_xml"),
     Drill("missing", missing),
     Drill("read-only", read_only, "unwritable_file"),
@@ -259,6 +272,29 @@ def test_a_node_in_trouble(farm: Rehearsal, drilled: dict[str, Node], drill: Dri
     text = data.removeprefix(drill.mark).decode(drill.codec)
     assert f"<ManagerName>{manager(farm)['address']}<" in text and f"<ServerName>{event['name']}<" in text
     assert event["mac"].replace(":", "") in text.lower() and "<AutomaticSearch>0<" in text
+
+
+def test_a_clock_that_is_off_by_an_hour_disturbs_nothing(farm: Rehearsal, drilled: dict[str, Node]) -> None:
+    """Its phases, the share's certificate and its watch: none of them goes by the time of the day."""
+    for name, off in (("clock ahead", HOUR), ("clock behind", -HOUR)):
+        node = drilled[name]
+        said, true = node.events()[-1], drilled["manager late"].events()[-1]
+        apart = (moment(said["time"]) - moment(true["time"])).total_seconds()
+        assert abs(apart - off) < MANAGER_AWAY, f"its clock is {apart} s off, not {off}"
+        boot = json.loads((Path(node.facts["c"]) / "ProgramData/RenderFarm/state.json").read_text())["boot"]
+        phases = {phase["name"]: phase for phase in boot["phases"]}
+        assert (phases["drives"]["outcome"], phases["drives"]["detail"][:2]) == ("done", "F:")
+        assert 0 <= phases["drives"]["seconds"] <= boot["seconds"] < MANAGER_AWAY + 60
+        # Deadline and idle time are shorter than the hour: who mixed the clocks would have ended by now.
+        note = Path(node.facts["c"]) / "ProgramData/RenderFarm/watch.json"
+        until(lambda note=note: time.time() - note.stat().st_mtime > 3 * SAMPLE, "the watch has looked three times")
+        watch = json.loads(note.read_text())
+        assert watch["event"] == "working" and abs((moment(watch["since"]) - moment(said["time"])).total_seconds()) < 60
+        assert node.instance in alive(farm)
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def manager(farm: Rehearsal) -> dict[str, Any]:

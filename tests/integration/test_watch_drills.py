@@ -83,8 +83,8 @@ class Node:
 
     def __init__(self, farm: Rehearsal, name: str, instance: Mapping[str, Any]) -> None:
         self._farm = farm
-        self.machine = name
         self.instance = instance["InstanceId"]
+        self.machine = f"{name}-{self.instance}"
         self.name = "ip-" + instance["PrivateIpAddress"].replace(".", "-")
 
     @property
@@ -402,4 +402,23 @@ def test_mail_server_that_is_down_then_up(farm: Rehearsal) -> None:
 
 def test_nothing_is_left_running(farm: Rehearsal) -> None:
     assert servers(farm) == {}
+    assert {machine["name"] for machine in farm.machines()} == {"studio-manager", "workstation"}
+
+
+def test_manager_that_renders_as_well(farm: Rehearsal) -> None:
+    workstation = drive_of(farm, "workstation").with_name("host.json")
+    assert "RenderFarm project" in workstation.read_text()
+    assert farm.playbook("farm-down.yml", "-e", json.dumps(SETTINGS)).recap["studio-workstation"]["changed"] == 1
+    until(lambda: "RenderFarm project" not in workstation.read_text(), "the project is copied no more")
+    assert farm.playbook("farm-down.yml", "-e", json.dumps(SETTINGS)).changed == 0
+    settings = json.dumps(SETTINGS | {"farm_manager_renders": True})
+    farm.playbook("farm-up.yml", "-e", settings)
+    own = "ip-" + MANAGER.replace(".", "-")
+    until(lambda: servers(farm) == {own: "idle"}, "the manager is registered with itself")
+    Job(farm, "own", 3, 1).is_whole()
+    log = drive_of(farm, "studio-manager").with_name("machine.log").read_text()
+    assert log.count("3dsmax.exe start with priority class 0x4000") == 3
+    status = farm.playbook("playbooks/farm-status.yml", "-e", settings).log.read_text()
+    assert re.search(r"studio-manager .* manager .* ready .* idle", status)
+    # Its limits are not for it: nodes end after so long a time without the manager, with a hung render, or idle.
     assert {machine["name"] for machine in farm.machines()} == {"studio-manager", "workstation"}

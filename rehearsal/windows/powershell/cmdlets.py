@@ -6,6 +6,9 @@ PowerShell 5.1 where they are known to us.
 
 from __future__ import annotations
 
+import fnmatch
+import ntpath
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from ipaddress import AddressValueError
@@ -18,6 +21,7 @@ from rehearsal.windows import certificates, firewall, http
 from rehearsal.windows.errors import WindowsError
 from rehearsal.windows.powershell import syntax
 from rehearsal.windows.powershell.values import PsError, PsObject, lookup, text
+from rehearsal.windows.processes import PRIORITIES
 from rehearsal.windows.registry import Registry
 from rehearsal.windows.smb import Mapping
 
@@ -621,14 +625,61 @@ def _serial_port(host: WindowsHost, arguments: list[Any]) -> PsObject:
     )
 
 
-@_cmdlet("Get-CimInstance", "ClassName Property", required="ClassName")
+@_cmdlet("Get-CimInstance", "ClassName Property Filter", required="ClassName")
 async def _get_cim_instance(context: Context, values: dict[str, Any]) -> Any:
+    if text(values["ClassName"]).lower() == "win32_process":
+        return _processes(context.host, text(values.get("Filter", "")))
+    if "Filter" in values:
+        raise PsError(f"rehearsal: Get-CimInstance of {values['ClassName']} with -Filter is not modelled")
     if text(values["ClassName"]).lower() != "win32_operatingsystem":
         raise PsError(f"rehearsal: Get-CimInstance of {values['ClassName']} is not modelled")
     host = context.host
     file_time = int((host.boot_time + _FILE_TIME_EPOCH) * 10_000_000)
     boot = PsObject("System.DateTime", {}, {"ToFileTime": lambda: file_time})
     return PsObject("Win32_OperatingSystem", {"LastBootUpTime": boot, "CSName": host.computer_name})
+
+
+_WQL_NAME = re.compile(r"Name\s*(=|like)\s*'([^']*)'", re.IGNORECASE)
+
+
+def _processes(host: WindowsHost, wanted: str) -> list[PsObject]:
+    """What runs, by a WQL condition of names with = and like, joined by or (WMI documentation, "Querying with WQL")."""
+    tests = []
+    for part in re.split(r"\s+or\s+", wanted, flags=re.IGNORECASE):
+        match = _WQL_NAME.fullmatch(part.strip())
+        if match is None or "_" in match[2] or "[" in match[2]:
+            raise PsError(f"rehearsal: the filter {wanted!r} is not modelled: only Name = and Name like, joined by or")
+        tests.append(match[2].lower().replace("%", "*") if match[1].lower() == "like" else match[2].lower())
+    running: list[tuple[str, int, Any]] = [(each.image, each.number, each) for each in host.processes.all()]
+    for service in map(host.services.get, host.services.names()):
+        status = host.services.status(service.name)
+        if status.state == "running":
+            running.append((ntpath.basename(host.services.binary(service)), status.process_id, status))
+    return [
+        PsObject(
+            "Win32_Process", {"Name": name, "ProcessId": number, "Priority": PRIORITIES[of.priority], "Process": of}
+        )
+        for name, number, of in running
+        if any(fnmatch.fnmatchcase(name.lower(), test) for test in tests)
+    ]
+
+
+@_cmdlet("Invoke-CimMethod", "MethodName Arguments", required="MethodName Arguments", takes_pipeline=True)
+async def _invoke_cim_method(context: Context, values: dict[str, Any]) -> Any:
+    """``SetPriority`` of processes (Win32_Process; it returns 0 when it is done)."""
+    arguments = values["Arguments"]
+    if text(values["MethodName"]).lower() != "setpriority" or not isinstance(arguments, dict):
+        raise PsError(f"rehearsal: the method {text(values['MethodName'])} is not modelled")
+    priority = lookup(arguments, "Priority")
+    if len(arguments) != 1 or priority not in PRIORITIES:
+        raise PsError(f"rehearsal: SetPriority with {arguments} is not modelled; classes: {sorted(PRIORITIES)}")
+    answers = []
+    for item in context.flow:
+        if not isinstance(item, PsObject) or item.type_name != "Win32_Process":
+            raise PsError(f"rehearsal: SetPriority of {text(item)} is not modelled")
+        item.get("Process").priority = priority
+        answers.append(PsObject("CimMethodResult", {"ReturnValue": 0}))
+    return answers
 
 
 @_cmdlet("Write-Output", "InputObject", positional="InputObject", required="InputObject")

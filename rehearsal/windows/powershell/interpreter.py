@@ -160,6 +160,8 @@ class _Interpreter:
             return owner.get(name)
         if isinstance(owner, dict):
             return lookup(owner, name)
+        if isinstance(owner, list) and all(isinstance(entry, PsObject) for entry in owner):
+            return [entry.get(name) for entry in owner]  # about_Member-Access_Enumeration
         if isinstance(owner, (str, list, bytes)) and name.lower() in ("length", "count"):
             return len(owner)
         raise PsError(f"rehearsal: the property {name} of {type(owner).__name__} is not modelled")

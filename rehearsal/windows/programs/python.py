@@ -23,7 +23,6 @@ _BOOTSTRAP = """\
 import sys
 path, kind, what = sys.argv[1].split("\\n"), sys.argv[2], sys.argv[3]
 sys.path[:0] = path
-sys.dont_write_bytecode = True
 if kind == "-m":
     import runpy
     sys.argv[:] = [what, *sys.argv[4:]]

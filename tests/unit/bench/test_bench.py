@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from rehearsal.tables import text_table
-from tests.bench import document, farm, inventory
+from tests.bench import __main__ as every
+from tests.bench import document, farm, inventory, parts
 
 STEPS = [
     {"playbook": "farm-up.yml", "seconds": "40", "AWS calls": "90", "WinRM round trips": "studio-manager 30, pc 12"},
@@ -33,7 +39,7 @@ def test_a_table_that_is_missing_ends_the_bench():
 
 
 def test_the_report_of_a_farm():
-    text = farm.report(2, STEPS, MACHINES)
+    text = farm.report(2, STEPS, MACHINES, "`make bench` on a machine")
     assert "| `farm-up.yml` | 40 | 20.0 | 90 | 42 (studio-manager 30, pc 12) | 21.0 |" in text
     assert "| `farm-up.yml again` | 20 | 10.0 | 9 | 0 (-) | 0.0 |" in text
     assert "3.5 s in the median of 2 nodes, 2.5 to 4.5 s" in text
@@ -88,10 +94,84 @@ def test_missed_targets_are_told():
     assert len(slow) == 4
 
 
-def test_a_section_is_replaced_and_the_others_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(document, "DOCUMENT", tmp_path / "benchmarks.md")
-    for name, text in (("a", "one"), ("b", "two"), ("a", "three")):
-        document.write_section(name, text)
-    written = (tmp_path / "benchmarks.md").read_text()
-    assert "one" not in written and written.index("three") < written.index("two")
-    assert written.count("begin") == written.count("end") == 2
+def test_a_section_is_replaced_and_the_others_stay_in_their_order(tmp_path):
+    path = tmp_path / "benchmarks.md"
+    for name, text in (("farm", "one\n\n| a |"), ("inventory", "two"), ("farm", "three"), ("controller", "four")):
+        document.write_section(name, text, path)
+    written = path.read_text()
+    assert "one" not in written
+    assert [written.index(text) for text in ("# Bench", "two", "four", "three")] == sorted(
+        written.index(text) for text in ("# Bench", "two", "four", "three")
+    )
+    assert written.count("begin") == written.count("end") == 3
+    document.write_section("controller", "four", path)
+    assert path.read_text() == written
+
+
+def test_the_document_of_this_project_is_read_whole():
+    text = document.DOCUMENT.read_text()
+    assert text.count(": begin -->") == len(document._SECTION.findall(text)) >= 3
+
+
+def test_the_command_that_is_told_is_the_one_that_ran():
+    assert document.command("farm", []) == "`make bench`"
+    assert document.command("farm", ["--nodes", "1"]) == "`python -m tests.bench.farm --nodes 1`"
+
+
+def test_each_section_has_a_bench_and_a_quick_way(capsys):
+    assert set(every.QUICK) == set(document.SECTIONS)
+    for name, words in every.QUICK.items():
+        with pytest.raises(SystemExit, match="0"):
+            importlib.import_module(f"tests.bench.{name}").main(["--help"])
+        said = capsys.readouterr().out
+        assert all(word in said for word in (*words, "--document") if word.startswith("--"))
+
+
+def test_quick_figures_are_not_for_the_document(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
+    with pytest.raises(SystemExit, match="2"):
+        every.main()
+
+
+def test_a_bench_that_fails_does_not_keep_the_others_from_their_sections(monkeypatch, tmp_path):
+    ran = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command[2].removeprefix("tests.bench."))
+        return subprocess.CompletedProcess(command, 1 if command[2].endswith("inventory") else 0)
+
+    monkeypatch.setattr(every.subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["bench", "--document", str(tmp_path / "x")])
+    assert every.main() == 1
+    assert tuple(ran) == document.SECTIONS
+
+
+def test_a_processor_that_works_is_noticed():
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.is_set():
+            sum(range(1000))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        assert document.processors_in_use(0.3) > 0.5
+    finally:
+        done.set()
+        worker.join()
+
+
+def test_a_part_inside_another_counts_once():
+    clock = parts.Clock()
+
+    def work(seconds: float) -> None:
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    inner = clock.around("inner", lambda: work(0.03))
+    outer = clock.around("outer", lambda: (inner(), work(0.01), time.sleep(0.05)))
+    outer()
+    assert clock.seconds["inner"] == pytest.approx(0.03, abs=0.008)
+    assert clock.seconds["outer"] == pytest.approx(0.01, abs=0.008)

@@ -20,9 +20,10 @@ from farmnode_fakes import FARM, Bench, FakeClock, FakeWindows, instance
 
 from farmnode import drives, drives_keys, manager
 from farmnode.boot import Boot
-from farmnode.drives import POWERSHELL, Share
+from farmnode.drives import Share
 from farmnode.drives_keys import Keys, secrets_folder, told_by
 from farmnode.errors import FarmNodeError
+from farmnode.powershell import POWERSHELL
 from farmnode.programs import Completed
 from farmnode.report import Log
 

@@ -54,6 +54,7 @@ def test_without_a_part(data: bytes) -> None:
         ({"manager": 1}, "manager of the <farm> part must be text"),
         ({"manager_port": 0}, "manager_port of the <farm> part must be a port"),
         ({"server_port": True}, "server_port of the <farm> part must be a port"),
+        ({"renders": "yes"}, "renders of the <farm> part must be true or false, not 'yes'"),
         ({"networks": []}, "networks of the <farm> part must be a JSON object"),
         ({"networks": {"lan": "192.168.1.1/24"}}, "networks of the <farm> part: .*host bits"),
         ({"networks": {"lan": None}}, "networks of the <farm> part"),

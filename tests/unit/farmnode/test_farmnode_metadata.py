@@ -58,7 +58,7 @@ class Service:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        self.endpoint = f"127.0.0.1:{self.server.server_port}"
 
     def token(self) -> tuple[int, bytes]:
         self.tokens += 1
@@ -125,7 +125,7 @@ def test_switched_off_is_final(service: Service) -> None:
 
 def test_silence_ends_at_the_limit_of_all_questions_together() -> None:
     clock = FakeClock()
-    client = MetadataClient(clock, endpoint="http://127.0.0.1:9", limit=30)
+    client = MetadataClient(clock, endpoint="127.0.0.1:9", limit=30)
     with pytest.raises(FarmNodeError, match=r"did not give meta-data/mac within 30 seconds \(.*refused") as caught:
         client.instance()
     assert caught.value.reason == "metadata"

@@ -105,7 +105,7 @@ class Host:
         """Run the boot to its end; its exit code, negative for a signal."""
         place = self.system / "world.json"
         place.write_text(json.dumps(self.world | {"cut": list(cut), "calls": [], "off": False}))
-        endpoint = f"http://127.0.0.1:{self.imds.server_port}"
+        endpoint = f"127.0.0.1:{self.imds.server_port}"
         start = START.format(package=str(Path(farmnode.__file__).parents[1]), endpoint=endpoint, limit=limit)
         done = subprocess.run(
             [sys.executable, "-I", "-S", "-B", "-c", start],

@@ -10,9 +10,9 @@ import pytest
 from farmnode_fakes import Bench
 
 from farmnode import cli, manager, project
-from farmnode.drives import POWERSHELL
 from farmnode.drives_keys import secrets_folder
 from farmnode.errors import FarmNodeError
+from farmnode.powershell import POWERSHELL
 from farmnode.programs import Completed
 from farmnode.status import status
 

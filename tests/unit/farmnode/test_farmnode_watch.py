@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from farmnode_fakes import FARM, NODE, Bench, FakeClock, FakeWindows, instance
 
-from farmnode import jobs, manager, reminder, watch, watch_facts
+from farmnode import drives, jobs, manager, reminder, watch, watch_facts
 from farmnode.errors import FarmNodeError
 from farmnode.farm import parse_user_data
 from farmnode.manager import Server
@@ -490,9 +490,13 @@ def test_which_servers_are_the_farms_own(name: str, expected: bool) -> None:
 
 @pytest.fixture
 def watched(bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch) -> ManagerWatch:
-    told = parse_user_data((FARM % ("manager", f',"watch":{LIMITS}')).encode())
+    return manager_watch(bench)
+
+
+def manager_watch(bench: Bench, more: str = "", event: str = "ready") -> ManagerWatch:
+    told = parse_user_data((FARM % ("manager", f',"watch":{LIMITS}{more}')).encode())
     assert told is not None
-    return ManagerWatch(bench.machine, told)
+    return ManagerWatch(bench.machine, told, {"role": "manager", "event": event, "mac": "06:00:00:00:00:10"})
 
 
 def turn(watched: ManagerWatch, bench: Bench, rounds: int, seconds: float = 10.0) -> None:
@@ -581,6 +585,73 @@ def test_no_reminder_when_nobody_wants_one(
     if minutes is not None:
         settings(bench, minutes=minutes)
     turn(watched, bench, 400)
+
+
+def powershell(bench: Bench, *answers: Completed) -> list[str]:
+    """The scripts that are run; each is answered by the next answer, the last one again and again."""
+    left, scripts = list(answers), []
+
+    def answer(*words: str) -> Completed:
+        scripts.append(words[-1])
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    bench.windows.__dict__["_WindowsPowerShell/v1.0/powershell"] = answer
+    return scripts
+
+
+@pytest.mark.parametrize(
+    ("more", "event"), [("", "ready"), (',"renders":false', "ready"), (',"renders":true', "failed")]
+)
+@pytest.mark.usefixtures("farm")
+def test_a_manager_renders_only_when_it_shall_and_can(bench: Bench, more: str, event: str) -> None:
+    scripts = powershell(bench, Completed(0, "0\r\n", ""))
+    turn(manager_watch(bench, more, event), bench, 3)
+    assert scripts == [] and bench.windows.services[SERVER].state == 1
+
+
+@pytest.mark.usefixtures("farm")
+def test_a_manager_that_renders_begins_when_the_share_is_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    share = {"unc": r"\\10.0.0.10\farm", "drive": "F:", "port": 3240, "certificate": "PEM"}
+    tries: list[str] = []
+
+    def fetch(share: Any) -> tuple[str, str]:
+        tries.append(share.server)
+        if len(tries) < 3:
+            raise FarmNodeError("no_share", "nothing to tell yet")
+        return "renderfarm", "secret"
+
+    monkeypatch.setattr(drives, "fetch", fetch)
+    scripts = powershell(bench, Completed(0, "", ""), Completed(0, "0\r\n0\r\n", ""))
+    watched = manager_watch(bench, f',"renders":true,"share":{json.dumps(share)}')
+    turn(watched, bench, 2)
+    assert bench.windows.services[SERVER].state == 1, "no frame may come before the share"
+    turn(watched, bench, 3)
+    assert bench.windows.services[SERVER].state == 4 and tries == ["10.0.0.10"] * 3
+    mapping, priority = scripts
+    assert "-LocalPath 'F:'" in mapping and "SetPriority -Arguments @{ Priority = 16384 }" in priority
+    assert bench.log.count("nothing to tell yet") == 1 and bench.log.count("rendering: works again") == 1
+
+
+@pytest.mark.parametrize(
+    "answer", [Completed(1, "", "Access denied"), Completed(0, "0\r\n2\r\n", ""), Completed(0, "", "")]
+)
+@pytest.mark.usefixtures("farm")
+def test_a_priority_that_stays_is_tried_again(bench: Bench, answer: Completed) -> None:
+    scripts = powershell(bench, answer, answer, Completed(0, "0\r\n", ""))
+    turn(manager_watch(bench, ',"renders":true'), bench, 5)
+    assert len(scripts) == 3
+    assert bench.log.count("the priority of Backburner's server cannot be lowered") == 1
+
+
+def test_a_manager_that_renders_is_no_node_of_the_mail(
+    watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subjects: list[str] = []
+    monkeypatch.setattr(reminder, "send", lambda _, subject, text: subjects.append(subject))
+    farm.states, farm.names = {"0600000000100000": "idle"}, {"0600000000100000": "ip-10-0-0-10"}
+    settings(bench)
+    turn(watched, bench, 200)
+    assert subjects and all("manager and 0 nodes run" in subject for subject in subjects)
 
 
 def test_the_managers_watch_goes_round_and_round(bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,10 @@ def test_an_idle_node_ends_at_its_limit() -> None:
     node.live(599)
     assert node.events == []
     assert node.live(1) == [Leave(Event.IDLE, "no job and no load for 10 minutes"), End()]
+    busy = Node()
+    busy.live(300, RENDERING)
+    busy.live(599)
+    assert busy.live(1) == [Leave(Event.IDLE, "no job and no load for 10 minutes"), End()]
     assert node.live(1000) == []
     assert node.state.mode is Mode.ENDED
 
@@ -244,7 +248,12 @@ def test_the_rules_hold_between_their_limits_too() -> None:
     for sample, event in ((HANGING, Event.HUNG), (RESTING, Event.IDLE)):
         state, actions = step(begin(10.0), Facts(460.0, sample=sample), replace(limits, deadline=0))
         assert [action.event for action in actions if not isinstance(action, End)] == [event]
-    for late, text in ((247.0, "4 minutes"), (10.0 + 7199, "120 minutes"), (10.0 + 9000, "2.5 hours")):
+    for late, text in (
+        (247.0, "4 minutes"),
+        (10.0 + 7199, "120 minutes"),
+        (10.0 + 9000, "2.5 hours"),
+        (10.0 + 997_200, "277.0 hours"),
+    ):
         _, actions = step(begin(10.0), Facts(late), Limits(manager=100, deadline=0))
         assert actions == (Leave(Event.MANAGER_GONE, f"the manager has not answered for {text}"), End())
     for advised, expected in ((Facts(11.0, rebalance=True), Event.REBALANCE_ADVISED), (Facts(11.0), None)):

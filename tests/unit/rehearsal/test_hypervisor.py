@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Address
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from rehearsal import faults
 from rehearsal import hypervisor as module
 from rehearsal.hypervisor import Hypervisor, Step, machine_name, next_step
 from rehearsal.interfaces import CallRecord, CloudView, ImageView, InstanceView, RehearsalError
@@ -62,6 +64,9 @@ def test_a_guest_may_ask_for_power() -> None:
     [
         ({"Name": "studio-manager"}, [], "studio-manager"),
         ({"Name": "studio-node"}, ["studio-node"], f"studio-node-{ID}"),
+        ({"Name": "studio-node", "renderfarm:role": "render_node"}, [], f"studio-node-{ID}"),
+        ({"Name": "studio-node", "renderfarm:role": "remote_node"}, [], f"studio-node-{ID}"),
+        ({"Name": "studio-builder", "renderfarm:role": "builder"}, [], "studio-builder"),
         ({}, [], ID),
         ({"Name": "../../etc"}, [], "etc"),
         ({"Name": "a b/ü"}, [], "a-b"),
@@ -226,6 +231,26 @@ def test_a_running_instance_boots_from_its_image(world: World, tmp_path: Path) -
     assert sorted(world.network.plugged) == [ID, "i-00000000000000002"]
 
 
+def test_with_records_render_nodes_are_only_registered(world: World) -> None:
+    class Register:
+        said: list[tuple[list[str], str | None]] = []  # noqa: RUF012
+
+        async def sync(self, nodes: Any, manager: Machine | None) -> None:
+            self.said.append(([node.instance_id for node in nodes], manager and manager.name))
+
+    async def run() -> None:
+        world.hypervisor._records = cast(Any, Register())
+        node = instance(2, tags={"renderfarm:role": "render_node"})
+        pending = instance(3, tags={"renderfarm:role": "render_node"}, state="pending")
+        world.cloud.set(instance(1, tags={"Name": "manager", "renderfarm:role": "manager"}), node, pending)
+        await world.settle()
+
+    asyncio.run(run())
+    assert list(world.hypervisor.machines) == [ID]
+    assert Register.said[0] == (["i-00000000000000002"], None), "the manager does not run yet"
+    assert Register.said[-1] == (["i-00000000000000002"], "manager")
+
+
 def test_a_boot_that_raises_is_visible_and_not_repeated(world: World, tmp_path: Path) -> None:
     async def broken(_host: FakeHost) -> None:
         raise ValueError("no such wire")
@@ -319,10 +344,46 @@ def test_a_guest_shuts_itself_down(world: World) -> None:
     assert world.machine.state is MachineState.OFF
 
 
-def test_an_injected_boot_failure_shows_on_the_console(world: World) -> None:
+def test_a_clock_that_is_off_counts_from_the_next_boot_until_it_is_repaired(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.netns, "inside", lambda _name, argv: list(argv))
+    program = [sys.executable, "-I", "-c", "import os; print(os.environ.get('DATEFUDGE'))"]
+    seen: list[bytes] = []
+
+    async def ask() -> None:
+        seen.append((await world.hosts[-1].platform.spawn(program, env={}, cwd=tmp_path)).stdout.strip())
+
     async def run() -> None:
-        world.hypervisor.boot_failures.add("m")
         world.cloud.set(instance(1, tags={"Name": "m"}))
+        await world.settle()
+        monkeypatch.setattr(faults.shutil, "which", lambda _name: "/usr/bin/datefudge")
+        context = faults.Context(world.hypervisor, world.cloud, set())  # type: ignore[arg-type]
+        assert "3600 s behind" in await faults.inject(context, "clock-off", ["m", "-3600"])
+        await ask()
+        for boots in (2, 3):
+            world.cloud.set(instance(1, tags={"Name": "m"}, boots=boots))
+            await world.settle()
+            await ask()
+            await world.hypervisor.repair(world.machine)
+        for seconds in ("soon", "1.5", ""):
+            with pytest.raises(RehearsalError, match="SECONDS is a whole number"):
+                await faults.inject(context, "clock-off", ["m", seconds])
+        monkeypatch.setattr(faults.shutil, "which", lambda _name: None)
+        with pytest.raises(RehearsalError, match="apt-get install datefudge"):
+            await faults.inject(context, "clock-off", ["m", "60"])
+
+    asyncio.run(run())
+    assert seen == [b"None", b"3600", b"None"]
+
+
+@pytest.mark.parametrize("called", ["m", f"m-{ID}", ID])
+def test_an_injected_boot_failure_shows_on_the_console(world: World, called: str) -> None:
+    """A node's name is not known before it is launched: then its tag Name means the next one."""
+
+    async def run() -> None:
+        world.hypervisor.boot_failures.add(called)
+        world.cloud.set(instance(1, tags={"Name": "m", "renderfarm:role": "render_node"}))
         await world.settle()
 
     asyncio.run(run())

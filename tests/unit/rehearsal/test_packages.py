@@ -70,10 +70,11 @@ def test_the_embeddable_package_finds_nothing_beside_itself(tmp_path: Path):
 def test_openvpns_registry_is_that_of_its_installer():
     package = packages.openvpn_package()
     values = {name: data for key, name, kind, data in package["registry"]}
-    assert values["autostart_config_dir"] == r"C:\Program Files\OpenVPN\config-auto" and values["config_ext"] == "ovpn"
+    assert values["autostart_config_dir"] == "C:\\Program Files\\OpenVPN\\config-auto\\"
+    assert values["config_ext"] == "ovpn"
     assert values[""] == "C:\\Program Files\\OpenVPN\\" and values["log_append"] == "0"
     assert values["exe_path"] in package["files"]
-    assert f"{values['autostart_config_dir']}\\README.txt" in package["files"]
+    assert f"{values['autostart_config_dir']}README.txt" in package["files"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])

@@ -75,7 +75,7 @@ def test_output_without_recap_is_no_success():
 
 def step(**changes):
     recap = {"localhost": {"ok": 1, "changed": changes.get("changed", 0)}}
-    return session.Step("farm-up.yml", 1.0, 3, changes.get("calls", []), recap, trips={}, log="log")
+    return session.Step("farm-up.yml", 1.0, 0.5, 3, changes.get("calls", []), recap, trips={}, log="log")
 
 
 def test_second_run_must_change_nothing():

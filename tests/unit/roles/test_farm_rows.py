@@ -39,6 +39,11 @@ def test_a_manager_is_not_asked_for() -> None:
     assert farm_rows([host("manager", "manager", "02:00:00:00:00:03")], [])[0]["backburner"] == ""
 
 
+def test_a_manager_that_renders_shows_it():
+    server = {"mac": "02:00:00:00:00:03", "state": "busy", "name": "x", "handle": "0200000000030000"}
+    assert farm_rows([host("manager", "manager", server["mac"])], [server])[0]["backburner"] == "busy"
+
+
 def test_a_host_of_another_inventory_is_refused() -> None:
     with pytest.raises(AnsibleFilterError, match="farm_instance_id"):
         farm_rows([{"inventory_hostname": "pc"}], [])
@@ -47,7 +52,13 @@ def test_a_host_of_another_inventory_is_refused() -> None:
 def test_what_is_waited_for_is_named_as_in_the_report():
     node = host("studio-render-node-i-0123", "render_node", "02:00:00:00:00:01")
     row = farm_rows([node], [])[0]
-    assert farm_nodes([node]) == [{key: row[key] for key in ("name", "mac", "instance")}]
+    known = {key: row[key] for key in ("name", "mac", "instance")}
+    assert farm_nodes([node]) == [known]
+    ended = {"instance_id": "i-gone", "name": "gone", "mac": "0a:00:00:00:00:99", "state": "running"}
+    assert farm_nodes([node], [{**ended, "instance_id": row["instance"]}, ended]) == [
+        known,
+        {"instance": "i-gone", "name": "gone", "mac": "0a:00:00:00:00:99"},
+    ]
 
 
 def instance(event: str, **more: str) -> dict[str, Any]:
@@ -61,15 +72,15 @@ def instance(event: str, **more: str) -> dict[str, Any]:
         ("quarantined", "quarantined, takes no work"),
         ("interrupted", "interrupted, EC2 takes it back"),
         ("idle", "idle"),
-        ("hung", "hung"),
+        ("hung", "hung, Backburner restarted"),
         ("deadline", "deadline"),
-        ("deadline_near", "deadline near"),
+        ("deadline_near", "ends soon: farm_max_hours"),
         ("rebalance", "rebalance"),
-        ("rebalance_advised", "rebalance advised"),
+        ("rebalance_advised", "EC2 advises to leave"),
         ("manager_gone", "manager gone"),
     ],
 )
-@pytest.mark.parametrize("states", [[], ["absent"]])
+@pytest.mark.parametrize("states", [[], ["absent"], ["busy"]])
 def test_the_phase_is_what_the_watch_said_last(event: str, phase: str, states: list[str]) -> None:
     node = host("one", "render_node", "02:00:00:00:00:01")
     servers = [{"mac": node["farm_mac"], "state": state, "name": "x", "handle": "0200000000010000"} for state in states]

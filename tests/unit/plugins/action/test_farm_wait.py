@@ -117,7 +117,7 @@ class Cloud:
 class World:
     """A manager, EC2 and a clock that moves while somebody waits."""
 
-    def __init__(self, count: int, wanted: int | None = None) -> None:
+    def __init__(self, count: int, wanted: int | None = None, *, settle: bool = False) -> None:
         self.now = 0.0
         self.turns = 0
         self.ready_at: dict[int, float] = {}
@@ -133,6 +133,7 @@ class World:
             Cloud(self),  # type: ignore[arg-type]
             lambda: self.now,
             self.sleep,
+            settle=settle,
         )
 
     def sleep(self, seconds: float) -> None:
@@ -202,6 +203,27 @@ def test_enough_is_enough(shown: list[str]) -> None:
     result = world.wait.run(900)
     assert result["registered"] == 2 and "failed" not in result
     assert result["nodes"][1]["reason"] == "the instance is terminated: capacity"
+
+
+def test_it_can_wait_for_all_and_be_content_with_some(shown: list[str]) -> None:
+    world = World(3, wanted=2, settle=True)
+    world.ready_at = {0: 1.0, 2: 60.0}
+    world.states = lambda now: {"i-1": ("terminated", "capacity")} if now > 30 else {}
+    result = world.wait.run(900)
+    assert (result["registered"], world.now) == (2, 60.0) and "failed" not in result
+    assert [node["state"] for node in result["nodes"]] == ["registered", "failed", "registered"]
+    assert result["msg"].startswith("2 of 3 nodes are registered, 2 are wanted; no other can become ready.\n- 1 failed")
+
+
+def test_those_that_do_not_settle_end_with_the_time(shown: list[str]) -> None:
+    world = World(3, wanted=2, settle=True)
+    world.ready_at = {0: 1.0, 1: 2.0}
+    result = world.wait.run(60)
+    assert (result["registered"], world.now) == (2, 60.0) and "failed" not in result
+    assert "60 seconds have passed" in result["msg"] and "- 1 booting: says nothing yet" in result["msg"]
+    world = World(3, wanted=3, settle=True)
+    world.ready_at = {0: 1.0, 1: 2.0, 2: 3.0}
+    assert "msg" not in world.wait.run(60) and world.now == 3.0
 
 
 def test_time_is_up(shown: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ from ansible.utils import plugin_docs
 from ansible_collections.renderfarm.cloud.plugins.inventory import ec2_farm
 from moto import mock_aws
 from moto.server import ThreadedMotoServer
+
+from tests.bench import recorded
+from tests.unit.plugins.inventory.test_ec2_inventory_api import Region
 
 PROJECT = Path(__file__).resolve().parents[4]
 CONFIG = {"plugin": "renderfarm.cloud.ec2_farm", "farm": "studio", "regions": ["eu-central-1"]}
@@ -353,12 +357,28 @@ def endpoint():
 def ansible_inventory(
     tmp_path: Path, endpoint: str, config: dict[str, Any], *options: str
 ) -> subprocess.CompletedProcess[str]:
+    return command(tmp_path, endpoint, config, "ansible-inventory", *options)
+
+
+def ansible_playbook(
+    tmp_path: Path, endpoint: str, config: dict[str, Any], *options: str, **play: Any
+) -> subprocess.CompletedProcess[str]:
+    """A play over all nodes without a connection to them."""
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(json.dumps([{"hosts": "render_nodes", "gather_facts": False, **play}]))
+    return command(tmp_path, endpoint, config, "ansible-playbook", str(playbook), *options)
+
+
+def command(
+    tmp_path: Path, endpoint: str, config: dict[str, Any], name: str, *options: str
+) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "farm.ec2.yml"
     path.write_text(yaml.safe_dump(config))
-    program = Path(sys.executable).parent / "ansible-inventory"
+    program = Path(sys.executable).parent / name
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "ANSIBLE_"))},
         "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
@@ -423,7 +443,10 @@ def test_ansible_doc_knows_every_option():
     command = [program, "--json", "-t", "inventory", ec2_farm.InventoryModule.NAME]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     documented = json.loads(done.stdout)[ec2_farm.InventoryModule.NAME]
-    assert "ec2:DescribeInstances" in documented["examples"]
+    policy = documented["examples"].partition("# The least IAM policy (JSON):\n")[2].partition("# DescribeInstances")[0]
+    (statement,) = json.loads(re.sub(r"^#", "", policy, flags=re.MULTILINE))["Statement"]
+    # botocore is given no other operations, so nothing else can be asked of EC2
+    assert [statement["Action"]] == [f"ec2:{name}" for name in ec2_farm.ec2_inventory_api.MODEL["operations"]]
     for name, option in documented["doc"]["options"].items():
         assert option["description"] and option["type"], name
 
@@ -432,3 +455,73 @@ def test_ansible_inventory_fails_on_a_mistake(tmp_path, endpoint):
     done = ansible_inventory(tmp_path, endpoint, {**CONFIG, "adress": "public"}, "--graph")
     assert done.returncode != 0
     assert "did you mean 'address'" in done.stderr
+
+
+def test_a_template_in_a_tag_reaches_commands_and_plays_as_the_text_that_it_is(tmp_path, endpoint, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+
+    def touching(name: str) -> str:
+        return "{{ lookup('pipe', 'touch " + str(tmp_path / name) + "') }}"
+
+    evil = {
+        "note": touching("owned"),
+        touching("key"): "{% for x in [1] %}{{ x }}{% endfor %}",
+        "lines": "a\nb: {{ 7 * 7 }}",
+        "ключ 渲染": "ü" * 256,
+    }
+    launch("eu-central-1", 1, {**TAGS, "renderfarm:farm": "hostile", "Name": touching("name"), **evil})
+    config = {
+        **CONFIG,
+        "farm": "hostile",
+        "cache_seconds": 600,
+        "cache_folder": str(tmp_path / "cache"),
+        "compose": {"composed": "farm_tags['note']", "made": "farm_type ~ '-' ~ farm_tags['note']"},
+    }
+
+    listed = json.loads(ansible_inventory(tmp_path, endpoint, config, "--list").stdout)
+    (variables,) = listed["_meta"]["hostvars"].values()
+    assert {key: variables["farm_tags"][key] for key in evil} == {
+        key: {"__ansible_unsafe": value} for key, value in evil.items()
+    }
+    play = {
+        "vars": {"trusted": touching("control")},
+        "tasks": [
+            {"ansible.builtin.debug": {"var": "farm_tags"}},
+            {"ansible.builtin.debug": {"msg": ["{{ farm_tags['note'] }}", "{{ composed }}", "<{{ made }}>"]}},
+            {"ansible.builtin.debug": {"msg": "{{ hostvars.values() | map(attribute='farm_tags') | list }}"}},
+            {"ansible.builtin.debug": {"msg": "{{ trusted }}"}},
+        ],
+    }
+    for options, told in (((), "as EC2 described it"), (("--flush-cache",), "")):
+        done = ansible_playbook(tmp_path, endpoint, config, *options, **play)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert told in done.stderr and ("as EC2 described it" in done.stderr) is bool(told)
+        said = re.findall(r"^ok: \[.*?\] => (\{.*?^\})", done.stdout, re.DOTALL | re.MULTILINE)
+        tags, texts, all_tags, _ = map(json.loads, said)
+        assert {key: tags["farm_tags"][key] for key in evil} == evil
+        assert texts["msg"] == [
+            evil["note"],
+            evil["note"],
+            f"<{variables['farm_type']['__ansible_unsafe']}-{evil['note']}>",
+        ]
+        assert all_tags["msg"] == [tags["farm_tags"]]
+    made = {path.name for path in tmp_path.iterdir()} - {"cache", "farm.ec2.yml", "play.yml"}
+    assert made == {
+        "control"
+    }  # what the play's own author wrote is a template, and shows that one would have been seen
+
+
+def test_a_play_never_begins_with_part_of_a_farm(tmp_path):
+    region = Region()
+    region.answers, region.refused = [(200, recorded.page(recorded.item(1)))], "eu-west-1"
+    task = {"ansible.builtin.debug": {"msg": "it began"}}
+    try:
+        whole = ansible_playbook(tmp_path, region.url, CONFIG, tasks=[task])
+        part = ansible_playbook(
+            tmp_path, region.url, {**CONFIG, "regions": ["eu-central-1", "eu-west-1"]}, tasks=[task], hosts="all"
+        )
+    finally:
+        region.close()
+    assert whole.returncode == 0 and "it began" in whole.stdout
+    assert part.returncode != 0 and "PLAY" not in part.stdout
+    assert "in region eu-west-1" in part.stderr and "Remedy: allow the action" in part.stderr

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import ec2_inventory as ec2
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def instance(number: int = 1, *, tags: Mapping[str, str] | None = None, **changes: Any) -> ec2.Instance:
@@ -116,7 +118,8 @@ def test_all_problems_are_told_at_once():
 
 
 def names(*instances: ec2.Instance) -> list[str]:
-    return list(ec2.host_names(instances, taken=["manager"]).values())
+    by_id = ec2.host_names(instances)
+    return [by_id[one.instance_id] for one in instances]
 
 
 def test_a_name_of_its_own_is_kept():
@@ -130,9 +133,41 @@ def test_nodes_have_their_ids_in_their_names_however_many_there_are(role, number
     assert names(*nodes) == [f"studio-render-node-{node.instance_id}" for node in nodes]
 
 
-def test_shared_names_get_the_instance_id():
-    one, two = (machine(n, tags={"Name": "pc"}) for n in (1, 2))
-    assert names(one, two) == [f"pc-{one.instance_id}", f"pc-{two.instance_id}"]
+def later(number: int, **changes: Any) -> ec2.Instance:
+    """A manager with the name of every other one, launched after those with smaller numbers."""
+    return machine(number, **{"launch_time": f"2026-10-14T08:00:{number:02d}Z", "tags": {"Name": "pc"}, **changes})
+
+
+def test_of_a_shared_name_only_what_was_launched_first_has_it_alone():
+    three, one, two = (later(n) for n in (3, 1, 2))
+    assert names(three, one, two) == [f"pc-{three.instance_id}", "pc", f"pc-{two.instance_id}"]
+
+
+def test_what_was_launched_in_the_same_second_is_told_apart_by_its_id():
+    one, two = (later(n, launch_time="2026-10-14T08:00:00Z") for n in (1, 2))
+    assert names(two, one) == [f"pc-{two.instance_id}", "pc"]
+
+
+@pytest.mark.parametrize("state", ["shutting-down", "terminated"])
+def test_what_is_gone_leaves_its_name_to_what_lives(state):
+    one, two = later(1, state=state), later(2)
+    assert names(one, two) == [f"pc-{one.instance_id}", "pc"]
+
+
+@given(st.data())
+def test_no_host_is_renamed_by_what_comes_and_hosts_never_meet(data):
+    """Whatever the tags are, ids of other instances in names among them."""
+    ids = [instance(n).instance_id for n in range(6)]
+    texts = st.sampled_from(["pc", "pc-" + ids[0], ids[1], "zone_x", "spot", "a b", "a/b", "{{ x }}", ""])
+    roles = st.sampled_from([*ec2.ROLE_GROUPS, "else"])
+    listed = [
+        later(n, instance_id=one, tags={"Name": data.draw(texts), ec2.TAG_ROLE: data.draw(roles)})
+        for n, one in enumerate(ids)
+    ]
+    all_names = names(*listed)
+    assert len(set(all_names)) == len(listed)
+    there = data.draw(st.integers(0, len(listed)))
+    assert names(*listed[:there]) == all_names[:there]
 
 
 @pytest.mark.parametrize("name", ["", "   ", "///", "\n", "{{}}", "..", "-"])
@@ -140,7 +175,14 @@ def test_without_a_usable_name_the_instance_id_is_the_name(name):
     assert names(instance(1, tags={"Name": name})) == [instance(1).instance_id]
 
 
-@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "all", "ungrouped", "manager", "i-0123456789abcdef0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("localhost", "127.0.0.1", "all", "ungrouped", "manager", "spot", "zones"),
+        *("zone_eu_central_1a", "type_c7i_4xlarge", "state_running"),
+        *("i-0123456789abcdef0", "studio-i-0123456789abcdef0"),
+    ],
+)
 def test_names_that_mean_something_else_get_the_instance_id(name):
     one = machine(1, tags={"Name": name})
     assert names(one) == [f"{name}-{one.instance_id}"]
@@ -173,8 +215,8 @@ def test_two_instances_stay_two_hosts_whatever_they_are_called():
 
 
 def test_names_that_become_equal_by_cleaning_or_cutting_are_shared_names():
-    found = names(machine(1, tags={"Name": "a b"}), machine(2, tags={"Name": "a/b"}))
-    assert len(set(found)) == 2 and all(name.startswith("a-b-i-") for name in found)
+    one, two = machine(1, tags={"Name": "a b"}), machine(2, tags={"Name": "a/b"})
+    assert names(one, two) == ["a-b", f"a-b-{two.instance_id}"]
     assert len(set(names(*(machine(n, tags={"Name": "x" * 255 + str(n)}) for n in (1, 2))))) == 2
 
 

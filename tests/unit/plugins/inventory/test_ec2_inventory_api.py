@@ -34,9 +34,13 @@ def refusal(code: str, message: str = "No.") -> bytes:
 
 
 class Region:
-    """A server that gives prepared answers, one after the other, the last one again and again."""
+    """A server that gives prepared answers, one after the other, the last one again and again.
+
+    Who asks for the region ``refused`` has no right to.
+    """
 
     def __init__(self) -> None:
+        self.refused = ""
         self.answers: list[tuple[int, bytes]] = []
         self.asked: list[dict[str, list[str]]] = []
         region = self
@@ -44,8 +48,12 @@ class Region:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 region.asked.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
-                region.asked[-1]["signed_for"] = re.findall(r"/([a-z0-9-]+)/ec2/", self.headers["Authorization"])
-                status, body = region.answers.pop(0) if len(region.answers) > 1 else region.answers[0]
+                signed_for = re.findall(r"/([a-z0-9-]+)/ec2/", self.headers["Authorization"])
+                region.asked[-1]["signed_for"] = signed_for
+                if signed_for == [region.refused]:
+                    status, body = 403, refusal("UnauthorizedOperation")
+                else:
+                    status, body = region.answers.pop(0) if len(region.answers) > 1 else region.answers[0]
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -241,15 +249,10 @@ def test_a_page_that_fails_fails_all(region):
 
 
 def test_one_region_that_fails_fails_all_and_is_named(region):
-    region.answers = [(200, NONE)]
-    clients = api.connect([], [REGION])
-
-    class Broken:
-        def describe_instances(self, **_: Any) -> dict[str, Any]:
-            raise api.IncompleteAnswer("nothing came")
-
-    with pytest.raises(api.Unreadable, match=r"in region eu-west-1: nothing came.*Remedy: run it again"):
-        api.fetch({**clients, api.Place(None, "eu-west-1"): Broken()}, "studio", STATES)
+    region.answers, region.refused = [(200, recorded.page(nodes(1)))], "eu-west-1"
+    with pytest.raises(api.Unreadable, match=r"in region eu-west-1: .*Remedy: allow the action"):
+        fetch(REGION, "eu-west-1", "us-west-2")
+    assert len(region.asked) == 3
 
 
 def test_no_network_is_an_error_with_a_remedy(region, monkeypatch):

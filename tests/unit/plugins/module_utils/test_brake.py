@@ -8,8 +8,12 @@ from ansible_collections.renderfarm.cloud.plugins.filter import fleet as filters
 from ansible_collections.renderfarm.cloud.plugins.module_utils import brake
 
 
-def nodes(number: int) -> list[dict[str, str]]:
-    return [{"instance_id": f"i-{n}", "mac": f"0A:00:00:00:00:{n:02x}"} for n in range(number)]
+def waited(number: int, registered: int, other: str = "failed") -> list[dict[str, str]]:
+    return [{"instance": f"i-{n}", "state": "registered" if n < registered else other} for n in range(number)]
+
+
+def ids(number: int) -> list[str]:
+    return [f"i-{n}" for n in range(number)]
 
 
 def servers(number: int, state: str = "idle") -> list[dict[str, str]]:
@@ -25,18 +29,21 @@ def test_how_many_are_enough(launched, enough):
 
 @pytest.mark.parametrize(("launched", "registered", "stop"), [(20, 20, False), (20, 14, False), (20, 13, True)])
 def test_more_than_a_third_stops_it(launched, registered, stop):
-    verdict = brake.judge(nodes(launched), servers(registered))
+    verdict = brake.judge(waited(launched, registered), ids(launched))
     assert verdict.stop is stop
     assert len(verdict.registered) == registered and len(verdict.failed) == launched - registered
     assert f"{launched - registered} of {launched}" in verdict.text and ("stops" in verdict.text) is stop
 
 
-def test_a_server_that_was_lost_again_has_failed():
-    assert brake.judge(nodes(1), servers(1, "absent")).failed == ["i-0"]
+def test_one_that_still_boots_has_failed():
+    assert brake.judge(waited(1, 0, "booting"), ids(1)).failed == ["i-0"]
 
 
-def test_nothing_launched_stops_nothing():
-    assert not brake.judge([], servers(3)).stop
+def test_only_launched_ones_are_judged():
+    verdict = brake.judge(waited(9, 6), ["i-5", "i-8", "i-99"])
+    assert (verdict.registered, verdict.failed, verdict.stop) == (["i-5"], ["i-8"], True)
+    verdict = brake.judge(waited(3, 0), [])
+    assert (verdict.failed, verdict.stop) == ([], False)
 
 
 def test_who_rests():
@@ -46,17 +53,16 @@ def test_who_rests():
 
 
 def test_filters_name_what_is_missing():
-    assert filters.launch_verdict(nodes(3), servers(1))["stop"] is True
+    assert filters.launch_verdict(waited(3, 1), ids(3))["stop"] is True
     assert filters.resting_nodes(["a"], []) == ["a"]
-    with pytest.raises(AnsibleFilterError, match="mac"):
-        filters.launch_verdict([{"instance_id": "i-1"}], [])
+    with pytest.raises(AnsibleFilterError, match="state"):
+        filters.launch_verdict([{"instance": "i-1"}], ["i-1"])
+    with pytest.raises(AnsibleFilterError, match="instance"):
+        filters.launch_enough([{"state": "failed"}], ["i-1"])
     with pytest.raises(AnsibleFilterError, match="mac"):
         filters.resting_nodes(["a"], [{"state": "busy"}])
 
 
 def test_what_is_waited_for():
-    launched = [{**node, "name": "n"} for node in nodes(4)]
-    wait = filters.launch_wait(launched)
-    assert wait["wanted"] == 3 and wait["nodes"][0] == {"name": "n", "mac": "0A:00:00:00:00:00", "instance": "i-0"}
-    with pytest.raises(AnsibleFilterError, match="name"):
-        filters.launch_wait(nodes(1))
+    found = waited(4, 0)
+    assert filters.launch_enough(found, ids(9)) == 3 and filters.launch_enough(found, ["i-1"]) == 1

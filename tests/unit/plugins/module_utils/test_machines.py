@@ -100,22 +100,21 @@ ENDED = item(
     StateTransitionReason="User initiated (2026-10-14 09:00:23 GMT)",
     StateReason={"Code": "Client.InstanceInitiatedShutdown", "Message": "Client.InstanceInitiatedShutdown: by itself"},
 )  # fmt: skip
-OPTIONS: dict[str, Any] = {"farm": "a*b", "roles": [], "silent": [], "max_consoles": 50, "prices": {"c7i.4xlarge": 3.6}}
+OPTIONS: dict[str, Any] = {"farm": "a*b", "roles": [], "listed": [], "max_consoles": 50, "prices": {"c7i.4xlarge": 3.6}}
 
 
 def test_the_farm_as_ec2_sees_it() -> None:
     items = [ENDED, item(2, InstanceLifecycle="spot"), item(1)]
     prices = [spot("0.30", 10), spot("0.36", 50), spot("0.20", 20), spot("9", 59, "eu-central-1b")]
     client = FakeClient(items, {"i-00000003": FAILED + "\r\n", "i-00000001": READY}, prices)
-    result = ec2_farm_info.run(client, OPTIONS | {"silent": ["i-00000001"]}, NOW)
+    result = ec2_farm_info.run(client, OPTIONS | {"listed": ["i-00000001"]}, NOW)
     assert [row["instance_id"] for row in result["instances"]] == ["i-00000001", "i-00000002", "i-00000003"]
     first, second, third = result["instances"]
-    assert (first["usd_per_hour"], first["cost_usd"], first["last_words"]) == (3.6, 3.599, None)
+    assert (first["usd_per_hour"], first["cost_usd"], (first["last_words"] or {}).get("event")) == (3.6, 3.599, "ready")
     assert (second["usd_per_hour"], second["cost_usd"], second["lifecycle"]) == (0.36, 0.3598, "spot")
     assert (third["ended"], third["cost_usd"]) == ("2026-10-14T09:00:23Z", 0.06)
     assert third["reason"].endswith("by itself") and third["last_words"]["reason"] == "no {curly} end"
     assert result["cost_usd"] == pytest.approx(4.0188) and result["unknown_cost"] == []
-    assert sorted(client.asked) == ["i-00000002", "i-00000003"], "nobody asks for what is known"
     assert client.filters == [{"Name": "tag:renderfarm:farm", "Values": [r"a\*b"]}]
     (asked,) = client.spot_asked
     assert asked["StartTime"] == NOW and asked["ProductDescriptions"] == ["Windows"]
@@ -142,6 +141,22 @@ def test_consoles_are_bounded_and_those_that_ended_come_first() -> None:
     for most in (-1, 1001):
         with pytest.raises(ValueError, match="max_consoles is a number from 0 to 1000"):
             ec2_farm_info.run(client, OPTIONS | {"max_consoles": most}, NOW)
+
+
+@pytest.mark.parametrize(
+    ("most", "asked"),
+    [
+        (1, ["i-00000003"]),
+        (3, ["i-00000003", "i-0000000c", "i-0000000e"]),
+        (4, ["i-00000003", "i-0000000a", "i-0000000c", "i-0000000e"]),
+        (5, ["i-00000003", "i-0000000a", "i-0000000b", "i-0000000c", "i-0000000e"]),
+    ],
+)
+def test_consoles_of_nodes_that_the_manager_lists_come_last_the_oldest_first(most: int, asked: list[str]) -> None:
+    client = FakeClient([item(number) for number in range(10, 15)] + [ENDED], {}, [])
+    listed = ["i-0000000a", "i-0000000b", "i-0000000d"]
+    ec2_farm_info.run(client, OPTIONS | {"listed": listed, "max_consoles": most}, NOW)
+    assert sorted(client.asked) == asked
 
 
 def test_a_price_by_type_or_by_kind() -> None:

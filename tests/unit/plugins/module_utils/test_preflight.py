@@ -273,8 +273,10 @@ def aws(denied: set[str] = frozenset(), **changes: Any) -> dict[str, FakeClient]
             "InstanceTypeOfferings": [{"InstanceType": "c7i.4xlarge", "Location": "eu-central-1a"}]
         },
         "DescribeVpcs": {"Vpcs": [{"VpcId": "vpc-1", "CidrBlock": "10.0.0.0/24"}]},
-        "DescribeSubnets": {"Subnets": [{"SubnetId": "subnet-1"}]},
-        "DescribeSecurityGroups": {"SecurityGroups": []},
+        "DescribeSubnets": {"Subnets": [{"SubnetId": "subnet-1", "VpcId": "vpc-1"}]},
+        "DescribeSecurityGroups": {
+            "SecurityGroups": [{"GroupId": "sg-2", "VpcId": "vpc-2"}, {"GroupId": "sg-1", "VpcId": "vpc-1"}]
+        },
         "DescribeRouteTables": {"RouteTables": []},
         "DescribeLaunchTemplates": {"LaunchTemplates": []},
         "DescribeImages": {"Images": [IMAGE]},
@@ -328,6 +330,10 @@ def test_dry_runs_name_only_what_the_farm_has():
         name for name, given in clients["ec2"].calls if not name.startswith("Describe") and not given.get("DryRun")
     ]
     assert changing == []
+    # EC2 would take the VPC's default group otherwise; a group of another VPC it would refuse.
+    given = dict(clients["ec2"].calls)
+    assert given["RunInstances"]["SecurityGroupIds"] == ["sg-1"]
+    assert given["CreateNetworkInterface"]["Groups"] == ["sg-1"]
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ class Machine:
         self.messages.append(text)
 
     @contextmanager
-    def show_processes(self, images: Sequence[str]) -> Iterator[None]:
+    def show_processes(self, images: Sequence[str], service: str) -> Iterator[None]:
         self.processes.extend(images)
         try:
             yield

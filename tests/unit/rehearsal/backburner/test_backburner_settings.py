@@ -184,8 +184,8 @@ def test_names_resolve_as_on_the_host(farm):
 
 def test_programs_are_shown_where_the_host_has_a_task_list(farm):
     machine = farm.machine(1)
-    with in_task_list(machine, ("3dsmax.exe",)):
+    with in_task_list(machine, ("3dsmax.exe",), "BACKBURNER_SRV_200"):
         assert machine.processes == ["3dsmax.exe"]
     assert machine.processes == []
-    with in_task_list(object(), ("3dsmax.exe",)):
+    with in_task_list(object(), ("3dsmax.exe",), "BACKBURNER_SRV_200"):
         pass

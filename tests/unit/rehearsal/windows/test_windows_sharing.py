@@ -12,6 +12,7 @@ from rehearsal.windows import smb
 from rehearsal.windows.accounts import User
 from rehearsal.windows.errors import WindowsError
 from rehearsal.windows.processes import Processes
+from rehearsal.windows.services import Service
 
 IMAGES = ("maxadapter.adp.exe", "3dsmax.exe")
 
@@ -78,6 +79,43 @@ def test_tasklist_and_taskkill(bench: Bench) -> None:
     assert run("taskkill.exe", "/f", "/im", "System")[1].startswith("rehearsal:")
     for words in (("taskkill.exe", "/im", "x"), ("taskkill.exe", "/f", "/im", "*"), ("tasklist.exe", "/v")):
         assert run(*words)[1].startswith("rehearsal:")
+
+
+LOWER = r"""
+$found = Get-CimInstance -ClassName Win32_Process -Filter "Name = 'serversvc.exe' or Name like '%.adp.exe'"
+$done = $found | Invoke-CimMethod -MethodName SetPriority -Arguments @{ Priority = 16384 }
+$done.ReturnValue
+"""
+PRIORITIES = "$found = Get-CimInstance -ClassName Win32_Process -Filter \"Name like '%'\"\n$found.Priority"
+
+
+def test_what_a_process_of_low_priority_starts_has_it_too(bench: Bench) -> None:
+    host = bench.host
+
+    async def run(script: str) -> list[str]:
+        done = await host.run(["powershell.exe", "-NoProfile", "-NonInteractive", "-Command", script])
+        assert done.rc == 0, done
+        return done.stdout.decode().split()
+
+    async def program(_host: object, _service: str) -> None:
+        await asyncio.sleep(3600)
+
+    async def scenario() -> None:
+        host.files.write_bytes(r"C:\serversvc.exe", b"")
+        host.service_programs["serversvc.exe"] = program
+        host.services.create(Service("SRV", "Backburner Server", r"C:\serversvc.exe"))
+        await host.services.start("SRV")
+        with host.show_processes(IMAGES, "SRV"):
+            assert await run(PRIORITIES) == ["8", "8", "8"]
+            assert await run(LOWER) == ["0", "0"]
+            assert await run(PRIORITIES) == ["6", "8", "6"]
+        with host.show_processes(IMAGES, "SRV"):
+            assert await run(PRIORITIES) == ["6", "6", "6"]
+        await host.services.stop("SRV")
+        await host.services.start("SRV")
+        assert await run(PRIORITIES) == ["8"]
+
+    asyncio.run(scenario())
 
 
 def test_icacls_names_who_may(bench: Bench) -> None:
