@@ -130,8 +130,8 @@ def _left(error: bake_guard.Unended, options: Mapping[str, Any]) -> str:
     return (
         f"What the bake {error.bake} made may still be there and cost. {reasons} It is tried again by "
         f"{guard if options['state'] == 'ended' else ''}the next bake-ami.yml; a builder ends itself "
-        f"{options['hours']} hours after its launch. See what there is: aws ec2 describe-instances {look} (as well describe-images and "
-        "describe-snapshots). End a builder: aws ec2 terminate-instances --instance-ids ID."
+        f"{options['hours']} hours after its launch. See what there is: aws ec2 describe-instances {look} (as well "
+        "describe-images and describe-snapshots). End a builder: aws ec2 terminate-instances --instance-ids ID."
     )
 
 
