@@ -333,12 +333,12 @@ class Hypervisor:
     async def _remove(self, machine: Machine) -> None:
         if machine.state is not MachineState.OFF:
             await self._power_off(machine)
-        del self.machines[machine.key]
         machine.log("terminated")
         if "disk-full" in machine.faults:
             await asyncio.to_thread(disks.free, machine.folder)
         name = machine.name if machine.key in machine.name else f"{machine.name}-{machine.key}"
         await asyncio.to_thread(disks.keep_logs, machine.folder, self.folder / "machines" / "terminated" / name)
+        del self.machines[machine.key]
         self.terminated.append(machine.key)
 
     async def _cut(self, machine: Machine) -> None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -201,18 +202,22 @@ def prove_unchanged(again: Step) -> str:
 def prove_nothing_left(rehearsal: Rehearsal) -> str:
     """Ask the region with the AWS CLI, as a user would, for everything that costs money."""
     alive = "Name=instance-state-name,Values=pending,running,stopping,stopped,shutting-down"
-    found = {
-        "instances": rehearsal.aws("ec2", "describe-instances", "--filters", alive)["Reservations"],
-        "volumes": rehearsal.aws("ec2", "describe-volumes")["Volumes"],
-        "network interfaces": rehearsal.aws("ec2", "describe-network-interfaces")["NetworkInterfaces"],
-        "addresses": rehearsal.aws("ec2", "describe-addresses")["Addresses"],
-        "launch templates": rehearsal.aws("ec2", "describe-launch-templates")["LaunchTemplates"],
+    questions = {
+        "instances": ("Reservations", "describe-instances", "--filters", alive),
+        "volumes": ("Volumes", "describe-volumes"),
+        "network interfaces": ("NetworkInterfaces", "describe-network-interfaces"),
+        "addresses": ("Addresses", "describe-addresses"),
+        "launch templates": ("LaunchTemplates", "describe-launch-templates"),
+        "images": ("Images", "describe-images", "--owners", "self"),
+        "snapshots": ("Snapshots", "describe-snapshots", "--owner-ids", "self"),
     }
-    images = rehearsal.aws("ec2", "describe-images", "--owners", "self")["Images"]
+    with ThreadPoolExecutor() as pool:  # each start of the CLI takes most of a second
+        answers = pool.map(lambda question: rehearsal.aws("ec2", *question[1:])[question[0]], questions.values())
+        found = dict(zip(questions, answers, strict=True))
+    images, snapshots = found.pop("images"), found.pop("snapshots")
     of_images = {
         device["Ebs"]["SnapshotId"] for image in images for device in image["BlockDeviceMappings"] if "Ebs" in device
     }
-    snapshots = rehearsal.aws("ec2", "describe-snapshots", "--owner-ids", "self")["Snapshots"]
     found["snapshots of no image"] = [item for item in snapshots if item["SnapshotId"] not in of_images]
     left = {kind: len(items) for kind, items in found.items() if items}
     expect(not left, f"after farm-down.yml there is left: {json.dumps(left)}")

@@ -205,6 +205,23 @@ class Rehearsal:
                 print("\r" + " " * 112 + "\r", end="", flush=True)
 
 
+@contextmanager
+def rehearsing(folder: Path, say: Callable[[str], None]) -> Iterator[Rehearsal]:
+    """A rehearsal that is up, and at the end down again, also when its start is broken off.
+
+    :raises subprocess.CalledProcessError: it does not start or does not end; its own words are on stderr.
+    """
+
+    def command(name: str) -> None:
+        subprocess.run([sys.executable, "-m", "rehearsal", name, "--dir", str(folder)], check=True, timeout=120)
+
+    try:
+        command("up")
+        yield Rehearsal(folder, say)
+    finally:
+        command("down")
+
+
 def memory_of(roots: set[int]) -> int:
     """KiB of memory that ``roots`` and all of their descendants hold, each page once (``Pss`` of proc(5))."""
     parents: dict[int, int] = {}

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from rehearsal import proof
-from rehearsal.proof import ProofError, Rehearsal, Step
+from rehearsal.session import ProofError, Rehearsal, Step, rehearsing
 from tests import iam_policy
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
@@ -56,12 +56,8 @@ BUCKET = "studio-installers"
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("bake") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=120)
-    try:
-        yield Rehearsal(folder, print)
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=120)
+    with rehearsing(folder, print) as made:
+        yield made
 
 
 def bake(farm: Rehearsal, **variables: Any) -> Step:

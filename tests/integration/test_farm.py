@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from rehearsal import proof, proof_link, secrets_proof
-from rehearsal.session import ProofError, Rehearsal
+from rehearsal.session import ProofError, Rehearsal, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 PLAYS = "tests/integration/playbooks/backburner_node.yml"
@@ -29,12 +29,8 @@ ALIVE = "Name=instance-state-name,Values=pending,running,stopping,stopped"
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("farm") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
-        yield Rehearsal(folder, print)
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
+    with rehearsing(folder, print) as made:
+        yield made
 
 
 def instances(farm: Rehearsal) -> list[dict[str, str]]:

@@ -21,7 +21,8 @@ from typing import Any
 import pytest
 
 from rehearsal import proof
-from rehearsal.proof import PROFILE, ProofError, Rehearsal, Step
+from rehearsal.proof import PROFILE
+from rehearsal.session import ProofError, Rehearsal, Step, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 
@@ -54,14 +55,9 @@ Boot._services = _broken
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("fleet") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
-        made = Rehearsal(folder, print)
+    with rehearsing(folder, print) as made:
         made.playbook("bake-ami.yml")
         yield made
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
 
 
 def inject(farm: Rehearsal, *fault: str) -> None:

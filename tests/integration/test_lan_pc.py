@@ -6,13 +6,11 @@ The PC is the rehearsal's Windows machine in the studio; the way leads through t
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from rehearsal.proof import ProofError, Rehearsal
+from rehearsal.session import ProofError, Rehearsal, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 PLAYBOOK = "playbooks/lan-pc.yml"
@@ -30,13 +28,9 @@ lan_pcs:
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("lan") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
+    with rehearsing(folder, print) as made:
         (folder / "inventory" / "lan_pcs.yml").write_text(PC)
-        yield Rehearsal(folder, print)
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
+        yield made
 
 
 def ways(studio: Rehearsal) -> set[str]:

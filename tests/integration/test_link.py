@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.proof import ProofError, Rehearsal
 from rehearsal.secrets_proof import prove_no_secrets
+from rehearsal.session import ProofError, Rehearsal, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 CHECK = "playbooks/link-check.yml"
@@ -31,16 +31,11 @@ FAR = ("10.0.0.0/24", "10.8.0.0/24", "10.9.0.0/24")
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("link") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
-        made = Rehearsal(folder, print)
+    with rehearsing(folder, print) as made:
         made.playbook("bake-ami.yml")
         route_on_controller(made, "replace")
         made.playbook("farm-up.yml", "-e", "farm_nodes=2", "-e", "farm_remote_nodes=1")
         yield made
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
 
 
 def route_on_controller(farm: Rehearsal, verb: str) -> None:

@@ -22,7 +22,7 @@ import pytest
 from rehearsal import proof, proof_link
 from rehearsal.cli import place
 from rehearsal.proof_link import CLOUD, LAN, Link, Point
-from rehearsal.session import ProofError, Rehearsal, Step
+from rehearsal.session import ProofError, Rehearsal, Step, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,15 +45,10 @@ ALIVE = "Name=instance-state-name,Values=pending,running,stopping,stopped"
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("whole") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
-        made = Rehearsal(folder, print)
+    with rehearsing(folder, print) as made:
         made.playbook("bake-ami.yml")
         inject(made, "port-forward", "off")
         yield made
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
 
 
 def inject(farm: Rehearsal, *words: str) -> None:

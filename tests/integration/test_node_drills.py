@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from rehearsal import proof
-from rehearsal.proof import Rehearsal
+from rehearsal.session import Rehearsal, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 XML = Path(proof.PROFILE) / "backburner.xml"
@@ -191,15 +191,10 @@ DRILLS = [
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("drills") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
-        made = Rehearsal(folder, print)
+    with rehearsing(folder, print) as made:
         made.playbook("bake-ami.yml")
         made.playbook("farm-up.yml", "-e", json.dumps(SETTINGS | {"farm_nodes": len(DRILLS)}))
         yield made
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.proof import Rehearsal
+from rehearsal.session import Rehearsal, rehearsing
 
 pytestmark = [
     pytest.mark.root,
@@ -48,12 +48,8 @@ tls-crypt-v2 aws-gateway.tls-crypt-v2.key
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("revoke") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
-        yield Rehearsal(folder, print)
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
+    with rehearsing(folder, print) as made:
+        yield made
 
 
 def pki(farm: Rehearsal) -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from rehearsal.proof import ProofError, Rehearsal
+from rehearsal.session import ProofError, Rehearsal, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 
@@ -38,18 +38,13 @@ PATIENCE = 90.0
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
     folder = tmp_path_factory.mktemp("watch") / "rehearsal"
-    here = ["--dir", str(folder)]
-    subprocess.run([sys.executable, "-m", "rehearsal", "up", *here], check=True, timeout=60)
-    try:
-        made = Rehearsal(folder, print)
+    with rehearsing(folder, print) as made:
         made.playbook("bake-ami.yml")
         project = drive_of(made, "workstation") / "Projects"
         project.mkdir()
         (project / "scene.max").write_bytes(b"scene")
         made.playbook("farm-up.yml", "-e", json.dumps(SETTINGS))
         yield made
-    finally:
-        subprocess.run([sys.executable, "-m", "rehearsal", "down", *here], check=True, timeout=60)
 
 
 # ---------------------------------------------------------------------------------------------------------- the means

@@ -107,7 +107,9 @@ def processes_of(folder: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     made = World(tmp_path_factory.mktemp("world") / "rehearsal")
-    made.must("up")
-    yield made
-    made.must("down")
+    try:
+        made.must("up")
+        yield made
+    finally:
+        made.must("down")
     assert processes_of(made.folder) == []

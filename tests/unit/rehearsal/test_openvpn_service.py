@@ -80,10 +80,11 @@ def program(tmp_path: Path) -> str:
     path.write_text(
         "#!/bin/sh\n"
         'log="$2"\n'
-        'echo "$@" >>"$log"\n'
-        'case "$*" in *once.ovpn*) exit 1;; esac\n'
+        'case "$*" in *once.ovpn*) echo "$@" >>"$log"; exit 1;; esac\n'
+        "sleep 60 & sleeper=$!\n"
         "trap 'echo goodbye >>\"$log\"; kill $sleeper; exit 0' TERM\n"
-        "sleep 60 & sleeper=$!; wait $sleeper\n"
+        'echo "$@" >>"$log"\n'  # from here on TERM finds all that it needs
+        "wait $sleeper\n"
     )
     path.chmod(0o755)
     return str(path)
