@@ -50,7 +50,7 @@ class Machine:
         self.folder = folder or paths.state_folder()
         self.state = State(self.folder)
         self.log = Log(self.folder / "farmnode.log", self.clock)
-        self.serial = Serial(self.folder, self.programs, self.log)
+        self.serial = Serial(self.folder, self.programs, self.log, self.clock)
         self.services = Services(self.programs, self.clock)
         self.route_table = RouteTable(self.programs)
         self.forwarding = Forwarding(self.programs)

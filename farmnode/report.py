@@ -12,11 +12,15 @@ from typing import Any, Final
 
 from farmnode import paths
 from farmnode.clock import Clock
+from farmnode.errors import FarmNodeError
 from farmnode.programs import Programs
 
 PREFIX: Final = "RENDERFARM-NODE"
 _LONGEST_REASON: Final = 600
 _LONGEST_LOG: Final = 1024 * 1024
+# Windows lets one program at a time have the port; another one (EC2Launch, the bootstrap) needs it for a moment only.
+_TRIES: Final = 4
+_PAUSE_SECONDS: Final = 0.5
 
 
 class Log:
@@ -48,10 +52,11 @@ class Log:
 class Serial:
     """Writes event lines to COM1."""
 
-    def __init__(self, folder: Path, programs: Programs, log: Log) -> None:
+    def __init__(self, folder: Path, programs: Programs, log: Log, clock: Clock) -> None:
         self._path = folder / "serial.txt"
         self._programs = programs
         self._log = log
+        self._clock = clock
 
     def say(self, event: dict[str, Any]) -> None:
         """Put ``event`` on the serial port. When that fails the log tells: nobody else is left to be told."""
@@ -63,10 +68,19 @@ class Serial:
             with self._path.open("r+b" if self._path.exists() else "wb") as file:
                 file.write(line.encode("ascii"))
                 file.truncate()
-            port = r"\\.\COM1"
-            self._programs.check("cmd.exe", ["/d", "/c", "copy", "/b", paths.shown(self._path), port], timeout=30)
+            self._write()
         except Exception as error:
             self._log.error(f"the serial port took nothing: {error}")
+
+    def _write(self) -> None:
+        words = ["/d", "/c", "copy", "/b", paths.shown(self._path), r"\\.\COM1"]
+        for _ in range(_TRIES - 1):
+            try:
+                self._programs.check("cmd.exe", words, timeout=30)
+                return
+            except FarmNodeError:
+                self._clock.sleep(_PAUSE_SECONDS)
+        self._programs.check("cmd.exe", words, timeout=30)
 
 
 def event_line(event: dict[str, Any]) -> str:

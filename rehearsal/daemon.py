@@ -180,7 +180,8 @@ class Daemon:
             downloads = self.folder.path / "downloads"
             downloads.mkdir()
             installers = await asyncio.to_thread(parts.write_installers, downloads, DOWNLOADS)
-            passwords = {name: secrets.token_urlsafe(18) for name in SECRETS}
+            # Windows may want three kinds of characters; a token alone might lack one.
+            passwords = {name: f"{secrets.token_urlsafe(18)}-Aa1" for name in SECRETS}
             write_inventory(self.folder, installers, passwords)
             await self._serve_downloads(stack, downloads)
 

@@ -34,10 +34,15 @@ LEAST_SECONDS = 60.0
 _KINDS = {"manager": "manager", "render_node": "node", "remote_node": "node"}
 
 
-class Client(Protocol):
-    """The part of boto3's EC2 client that is used here."""
+class ConsoleClient(Protocol):
+    """The part of boto3's EC2 client that reads consoles."""
 
     def get_console_output(self, **parameters: Any) -> Mapping[str, Any]: ...
+
+
+class Client(ConsoleClient, Protocol):
+    """The part of boto3's EC2 client that is used here."""
+
     def describe_spot_price_history(self, **parameters: Any) -> Mapping[str, Any]: ...
     def get_paginator(self, operation_name: str) -> Any: ...
 
@@ -57,17 +62,31 @@ def last_event(console: str) -> dict[str, Any] | None:
     return None
 
 
+def console_text(client: ConsoleClient, instance_id: str) -> str:
+    """What an instance has put on its console: the newest where EC2 has that, else what EC2 posted last.
+
+    EC2 refuses ``Latest`` for types that are not of its Nitro kind, and keeps only what it posted for an hour after an
+    instance has ended (Amazon EC2 API Reference, GetConsoleOutput).
+    """
+    try:
+        answer = client.get_console_output(InstanceId=instance_id, Latest=True)
+    except Exception as error:
+        if error_code(error) not in ("UnsupportedOperation", "IncorrectInstanceState"):
+            raise
+        answer = client.get_console_output(InstanceId=instance_id)
+    return str(answer.get("Output") or "")
+
+
 def last_events(client: Client, instance_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The newest event of each instance that has said one. Those that EC2 does not know are left out."""
 
     def one(instance_id: str) -> dict[str, Any] | None:
         try:
-            answer = client.get_console_output(InstanceId=instance_id, Latest=True)
+            return last_event(console_text(client, instance_id))
         except Exception as error:
             if error_code(error) == "InvalidInstanceID.NotFound":
                 return None  # gone, or so new that EC2 does not know it everywhere
             raise
-        return last_event(str(answer.get("Output") or ""))
 
     if not instance_ids:
         return {}

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from .aws_errors import error_code
+from .machines import console_text
 
 # A line counts once it has ended: a line that is still being written is cut off.
 _CERTIFICATE_LINE = re.compile(r"^RENDERFARM-CERTIFICATE[ \t]+(\S+)[ \t]*\r?\n", re.MULTILINE)
@@ -298,7 +299,7 @@ def _last_lines(console: str) -> str:
 
 def _console(client: Client, instance_id: str) -> str:
     try:
-        return str(client.get_console_output(InstanceId=instance_id, Latest=True).get("Output") or "")
+        return console_text(client, instance_id)
     except Exception as error:
         if error_code(error) == "InvalidInstanceID.NotFound":
             return ""  # new ones are unknown for seconds: EC2 is eventually consistent

@@ -47,3 +47,13 @@ def render(role: str, template: str, settings: dict[str, Any]) -> str:
 def value(role: str, variable: str, settings: dict[str, Any]) -> Any:
     """What a variable of the role is with these settings."""
     return _templar(role, settings).template(trust_as_template("{{ " + variable + " }}"))
+
+
+def accepts(role: str, tasks: str, task: str, settings: dict[str, Any]) -> bool:
+    """Whether the assertions of a task in ``roles/<role>/tasks/<tasks>.yml`` hold with these settings."""
+    listed = yaml.safe_load((PROJECT / "roles" / role / "tasks" / f"{tasks}.yml").read_text())
+    found = next(item for item in listed if item["name"] == task)
+    that = found["ansible.builtin.assert"]["that"]
+    templar = _templar(role, settings | _trusted(found.get("vars", {})))
+    conditions = [that] if isinstance(that, str) else that
+    return all(templar.template(trust_as_template("{{ (" + condition + ") | bool }}")) for condition in conditions)

@@ -87,6 +87,17 @@ def test_lines_on_the_serial_port(bench: Bench) -> None:
     ]  # fmt: skip
 
 
+def test_a_serial_port_that_another_program_has_is_waited_for(bench: Bench) -> None:
+    bench.windows.answers[("cmd.exe",)] = Completed(1, "Access is denied.", "")
+    bench.windows.on_call = lambda words: bench.windows.answers.clear() if len(bench.windows.calls) == 3 else None
+    before = bench.machine.clock.monotonic()
+    bench.machine.serial.say({"event": "x"})
+    assert bench.windows.serial == [b'RENDERFARM-NODE {"event": "x"}\r\n']
+    assert bench.machine.clock.monotonic() - before == pytest.approx(1.0)
+    assert "ERROR" not in bench.log
+    bench.windows.undocumented.clear()
+
+
 def test_a_serial_port_that_is_not_there_is_logged(bench: Bench) -> None:
     bench.windows.answers[("cmd.exe",)] = Completed(1, "The system cannot find the file specified.", "")
     bench.machine.serial.say({"event": "x"})

@@ -177,6 +177,22 @@ def test_a_price_is_a_number(amount: object) -> None:
         ec2_farm_info.prices({"m5.large": amount})
 
 
+def test_a_console_without_a_newest_text_shows_what_was_posted() -> None:
+    asked = []
+
+    class Older(FakeClient):
+        def get_console_output(self, **parameters: Any) -> dict[str, Any]:
+            asked.append(parameters)
+            if "Latest" in parameters:
+                error = RuntimeError("this instance type does not support retrieving the latest console logs")
+                error.response = {"Error": {"Code": "UnsupportedOperation"}}  # type: ignore[attr-defined]
+                raise error
+            return {"Output": "posted"}
+
+    assert machines.console_text(Older([], {}, []), "i-1") == "posted"
+    assert asked == [{"InstanceId": "i-1", "Latest": True}, {"InstanceId": "i-1"}]
+
+
 def test_an_error_of_the_console_is_no_silence() -> None:
     client = FakeClient([], {}, [])
 
