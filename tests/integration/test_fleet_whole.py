@@ -149,6 +149,15 @@ def killed_after(farm: Rehearsal, action: str, *playbook: str) -> None:
 # ----------------------------------------------------------------------------------------------------------- the drills
 
 
+def test_a_check_of_what_does_not_stand_makes_nothing(farm: Rehearsal) -> None:
+    step = farm.playbook("bake-ami.yml", "--check", "-e", "ami_bake_force=true")
+    assert step.changed == 0 and step.changes == [] and "The builder starts from ami-" in step.log.read_text()
+    before = len(farm.calls())
+    with pytest.raises(ProofError, match=r"(?s)has no running manager.*playbooks/farm-check.yml -e farm_nodes=4"):
+        farm.playbook("farm-up.yml", "--check", "-e", "farm_nodes=4")
+    assert [call["action"] for call in farm.calls()[before:] if call["mutating"]] == []
+
+
 def test_a_quota_that_is_too_small(farm: Rehearsal) -> None:
     """The pre-flight refuses it; where it may not see the quota, EC2 does, and what it gave stays and is told."""
     inject(farm, "quota", "spot", "40")  # two nodes of 16 vCPUs
@@ -174,6 +183,11 @@ def test_one_bad_node_is_ended_and_the_farm_goes_on_with_enough(farm: Rehearsal)
     said = " ".join(step.log.read_text().split())
     assert "1 of 3 launched nodes did not register" in said and "the drill broke this image" in said
     assert len(alive(farm)) == 4 and in_state(farm, "idle") == alive(farm)
+
+
+def test_a_check_of_a_farm_that_stands_changes_nothing(farm: Rehearsal) -> None:
+    step = farm.playbook("farm-up.yml", "--check", "--diff", "-e", "farm_nodes=4")
+    assert step.changed == 0 and step.changes == []
 
 
 def test_idle_nodes_go_first(farm: Rehearsal) -> None:
