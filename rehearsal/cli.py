@@ -254,9 +254,19 @@ def down(folder: Folder) -> int:
         print(f"No rehearsal is up in {folder.path}.")
         return 0
     require_root()
+    with contextlib.ExitStack() as held:
+        _stop(folder, held)
+    folder.remove_state()
+    print(f"The rehearsal in {folder.path} has ended; logs and disks are still there.")
+    return 0
+
+
+def _stop(folder: Folder, held: contextlib.ExitStack) -> None:
     network = None
     try:
-        network = place(folder.read_state(), None).stat()
+        # Held open: another rehearsal must not get the namespace's number before the commands there have ended.
+        network = os.open(place(folder.read_state(), None), os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, network)
         pid = control.daemon_pid(folder.path)
         control.call(folder.path, {"do": "stop"})
     except (control.NotUp, FileNotFoundError):
@@ -270,10 +280,7 @@ def down(folder: Folder) -> int:
             pid, deadline = None, time.monotonic() + _END_SECONDS
         time.sleep(0.02)
     if network is not None:
-        _end_commands(network)
-    folder.remove_state()
-    print(f"The rehearsal in {folder.path} has ended; logs and disks are still there.")
-    return 0
+        _end_commands(os.fstat(network))
 
 
 def _end_commands(network: os.stat_result) -> None:

@@ -105,15 +105,17 @@ class ActionModule(Ec2Action):
     @staticmethod
     def _end(ec2: Any, state: Path, options: Mapping[str, Any]) -> dict[str, Any]:
         """The bake ends by itself, well or not. The record of a builder that is kept stays: a later bake ends it."""
+        records = [record for record in bake_guard.records(state) if record.bake == options["bake"]]
+        for record in records:  # before: what cannot be ended now is ended by the guard, which reads this
+            bake_guard.write(replace(record, keep_builder=options["keep_builder"]), state)
         ended = bake_guard.clean(ec2, options["bake"], keep_builder=options["keep_builder"])
         if not options["keep_builder"]:
             bake_guard.forget(state, options["bake"])
             return {"changed": bool(ended), "ended": ended, "kept": []}
         by_bake = [{"Name": f"tag:{bake_guard.TAG_BAKE}", "Values": [options["bake"]]}]
         kept = [builder["InstanceId"] for builder in bake_guard.instances(ec2, by_bake)]
-        for record in bake_guard.records(state):
-            if record.bake == options["bake"]:
-                bake_guard.write(replace(record, ended=True), state)
+        for record in records:
+            bake_guard.write(replace(record, keep_builder=True, ended=True), state)
         return {"changed": bool(ended), "ended": ended, "kept": kept}
 
 

@@ -205,13 +205,14 @@ class Wait:
         return self._judge()
 
     def _failure(self, why: str, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The result of a bad end. When the manager is silent nobody knows how the nodes stand: they are left out, so
+        that none is ended for what the manager does."""
         statuses = self._ask_missing()
+        found = self._result(statuses)
         if said.get("failed"):
             why += f"; the manager does not answer: {str(said.get('msg', '')).rstrip('.')}"
-        return self._result(statuses) | {
-            "failed": True,
-            "msg": farm_wait.complaint(statuses, self._wanted, why),
-        }
+            del found["nodes"], found["registered"]
+        return found | {"failed": True, "msg": farm_wait.complaint(statuses, self._wanted, why)}
 
 
 class CloudError(Exception):

@@ -183,7 +183,7 @@ def clean_name(text: str) -> str:
 def host_names(instances: Iterable[Instance]) -> dict[str, str]:
     """Instance id -> host name: the Name tag, with the instance id where it would not be one machine's alone.
 
-    A name that a host has stays its own while it lives, whatever comes or goes beside it: nodes have their ids in their
+    No host gets another name because one came beside it: nodes have their ids in their
     names from the first on, and of other machines that share a name the one that was launched first has it alone. What
     ends in an instance id is the name of that instance only, so no two hosts can meet in one name.
     """

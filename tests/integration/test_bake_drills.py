@@ -390,4 +390,5 @@ def test_policy_names_exactly_the_calls_that_were_made(farm: Rehearsal) -> None:
 
 
 def test_every_right_of_a_bake_was_missing_once() -> None:
+    assert {"RunInstances", "CreateImage"} <= ASKED, "no bake of this file has ended well"
     assert ASKED - {*READS, *CHANGES, *LATE, *IN_UNIT_TESTS, *ONLY_PRICES} - {"GetCallerIdentity"} == set()

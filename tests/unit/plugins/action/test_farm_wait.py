@@ -240,6 +240,7 @@ def test_time_is_up(shown: list[str]) -> None:
     consoles = [number for _, what, number in world.asked if what == "consoles"]
     assert max(consoles[:-1]) == 10 and consoles[-1] == 30 and sum(map(bool, consoles)) <= 6
     assert shown[-1] == "0/30 registered, 30 booting; the manager does not answer: no list of servers."
+    assert "nodes" not in result, "nobody knows how they stand, so none may be ended"
     starts = world.turns
     assert starts <= 60 / 2 + 1, "two seconds between two questions at least"
 

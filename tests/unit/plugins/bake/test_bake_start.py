@@ -138,3 +138,16 @@ def test_record_of_a_kept_builder_stays_so_that_a_later_bake_ends_it(tmp_path):
     assert [(record.bake, record.ended) for record in bake_guard.records(tmp_path)] == [("new", True)]
     assert ActionModule._end(ec2, tmp_path, options())["ended"] == ["builder i-1"]
     assert bake_guard.records(tmp_path) == []
+
+
+def test_a_builder_that_shall_go_is_no_longer_kept_by_the_guard(tmp_path, monkeypatch):
+    """Also when it cannot be ended now: the guard, which tries again, reads the record."""
+    remember(tmp_path, "new")
+
+    def refuse(*_: Any, **__: Any) -> list[str]:
+        raise bake_guard.Unended("new", [("ending the builder", RuntimeError("throttled"))])
+
+    monkeypatch.setattr(bake_guard, "clean", refuse)
+    with pytest.raises(bake_guard.Unended):
+        ActionModule._end(FakeEC2(), tmp_path, options())
+    assert [record.keep_builder for record in bake_guard.records(tmp_path)] == [False]
