@@ -62,6 +62,8 @@ class Server:
     mac: str
     name: str
     address: str
+    key: str = ""
+    """Shows the server that a task is from the manager that it registered with."""
     state: int = ABSENT
     user: str = ""
     registered: float | None = None
@@ -360,7 +362,7 @@ class _Manager:
             reason = f"{name} ({address}) port {self.settings.server_port}: {_reason(error)}"
             self.log.error(f"Host access error: {reason}")
             return Answer(510, f"Host access error: {reason}")
-        server = Server(server_handle(mac), mac, name, address)
+        server = Server(server_handle(mac), mac, name, address, str(request.get("key", "")))
         before = self.servers.get(server.handle)
         if before is not None:
             self._replace(before, server)
@@ -540,7 +542,7 @@ class _Manager:
 
     async def _cancel(self, server: Server, job: Job) -> None:
         try:
-            await self._ask(server.address, f"cancel {job.handle}")
+            await self._ask(server.address, f"cancel {server.key} {job.handle}")
         except (OSError, TimeoutError, ProtocolError) as error:
             self.log.warning(
                 f"{server.name} ({server.address}) was not told to stop job {job.handle:08X}: {_reason(error)}"
@@ -596,7 +598,7 @@ class _Manager:
             task["command"] = job.command
         async with self.assigning:
             try:
-                await self._ask(server.address, f"run {json.dumps(task)}")
+                await self._ask(server.address, f"run {server.key} {json.dumps(task)}")
             except (OSError, TimeoutError, ProtocolError) as error:
                 if self.servers.get(server.handle) is server and server.task == (job.handle, frame):
                     self._failed(server, job, frame, f"it did not take the task: {_reason(error)}")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import ntpath
+import secrets
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from typing import Any
 
 from rehearsal.backburner.host import FILE_ERRORS, Host, in_task_list, resolve, write_output
@@ -73,6 +73,9 @@ class _Server:
         self.manager: str | None = None
         """Address of the manager that it registers or is registered with. Set before the request is sent: the manager
         may give the first task before this end has read that it was accepted."""
+        self.key = secrets.token_hex(8)
+        """Told to the manager when registering; it comes back with each task. An address would not do: a manager with
+        several calls each server from the one that is nearest to it."""
         self.rendering: tuple[_Task, asyncio.Task[None]] | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
 
@@ -150,7 +153,8 @@ class _Server:
                 return answer.text
 
     def _registration(self) -> dict[str, str]:
-        return {"mac": self.settings.mac, "name": self.settings.server_name, "user": "LocalService"}
+        settings = self.settings
+        return {"mac": settings.mac, "name": settings.server_name, "user": "LocalService", "key": self.key}
 
     async def _connect(self, address: str) -> Connection:
         timeout = self.settings.ack_timeout * self.scale
@@ -187,7 +191,8 @@ class _Server:
             return OK
         if command not in ("run", "cancel"):
             return Answer(500, "Unknown command")
-        if not self._is_manager(peer):
+        key, _, argument = argument.partition(" ")
+        if self.manager is None or key != self.key:
             self.log.warning(f"{command} from {peer} refused: the manager is {self.manager or 'not known'}")
             return Answer(503, "Not my manager")
         if command == "cancel":
@@ -213,11 +218,6 @@ class _Server:
         work.add_done_callback(self.tasks.discard)
         self.rendering = (task, work)
         return OK
-
-    def _is_manager(self, peer: str) -> bool:
-        if self.manager is not None and IPv4Address(self.manager).is_loopback:
-            return peer in (self.manager, str(self.host.platform.nic.address))
-        return peer == self.manager
 
     # ------------------------------------------------------------------------------------------------------- rendering
 
