@@ -293,7 +293,7 @@ def test_quarantined_node_ends_when_it_is_idle(farm: Rehearsal) -> None:
 
 def test_share_that_cannot_be_reached(farm: Rehearsal) -> None:
     known = ready(launch(farm, "drill-no-share-known"))
-    share = json.loads((farm.folder / f"{known.machine}.txt").read_text()[6:-8])["share"]
+    share = json.loads((farm.folder / "drill-no-share-known.txt").read_text()[6:-8])["share"]
     change = {"share": share | {"unc": rf"\\{MANAGER}\nothing"}, "limits": {"manager": 6}}
     node = launch(farm, "drill-no-share", change=change)
     words = node.says("failed")
