@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 PATIENCE = 2.0
 """Seconds that an answer may take."""
@@ -54,8 +55,13 @@ def listen(port: int) -> None:
     """Take connections and close them again, for ever. OSError when the port is taken."""
     with socket.create_server(("", port), backlog=64) as server:
         print("ready", flush=True)
-        while True:
-            server.accept()[0].close()
+        take_connections(server)
+
+
+def take_connections(server: socket.socket) -> NoReturn:
+    """Close each connection as soon as it is there, for ever."""
+    while True:
+        server.accept()[0].close()
 
 
 def main(arguments: Sequence[str]) -> int:

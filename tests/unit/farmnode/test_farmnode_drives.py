@@ -26,6 +26,7 @@ from farmnode.errors import FarmNodeError
 from farmnode.powershell import POWERSHELL
 from farmnode.programs import Completed
 from farmnode.report import Log
+from tests.ports import free_port
 
 PASSWORD = "correct horse 'battery' $staple"
 HOME = (IPv4Network("127.0.0.0/8"),)
@@ -187,10 +188,8 @@ def test_a_port_that_is_taken_is_named(keys: Keys, tmp_path: Path) -> None:
 
 def test_a_manager_that_is_silent(tmp_path: Path) -> None:
     pem, _ = certificate()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
     with pytest.raises(FarmNodeError, match="does not tell the share's password"):
-        drives.fetch(Share(r"\\127.0.0.1\farm", "F:", port, pem))
+        drives.fetch(Share(r"\\127.0.0.1\farm", "F:", free_port(), pem))
 
 
 @pytest.mark.parametrize(

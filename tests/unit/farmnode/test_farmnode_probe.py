@@ -21,6 +21,7 @@ from farmnode.errors import FarmNodeError
 from farmnode.ping import Echo
 from farmnode.probe import Prober
 from farmnode.programs import Completed
+from tests.ports import free_port
 
 
 class FakeSystem:
@@ -83,8 +84,7 @@ def test_tcp() -> None:
 
 
 def test_transfer_opens_the_firewall_and_shuts_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     system = FakeSystem()
     answers: list[dict[str, Any]] = []
     listen = {"kind": "listen", "transfers": 2, "port": port, "networks": ["10.0.0.0/24"], "seconds": 20}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from test_farmnode_drives import certificate
 from farmnode import reminder
 from farmnode.errors import FarmNodeError
 from farmnode.reminder import Ledger, Settings
+from tests.ports import free_port
 
 PASSWORD = "pass with 'quotes'"
 SETTINGS = Settings(
@@ -146,14 +146,9 @@ def serve(tmp_path: Path, box: Box, address: str = "127.0.0.1", **options: Any) 
     controller = Controller(
         box, hostname="127.0.0.1", port=0, authenticator=log_on, auth_require_tls=not implicit, **encrypted, **options
     )
-    controller.port = _free()
+    controller.port = free_port()
     controller.start()
     return controller, pem
-
-
-def _free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture
@@ -207,4 +202,4 @@ def test_a_refusal_is_told_without_the_password(server: Settings, box: Box) -> N
 
 def test_a_server_that_is_down() -> None:
     with pytest.raises(FarmNodeError, match=r"no mail through 127\.0\.0\.1:\d+: .*[Rr]efused"):
-        reminder.send(replace(SETTINGS, port=_free(), user="", password=""), "s", "t")
+        reminder.send(replace(SETTINGS, port=free_port(), user="", password=""), "s", "t")

@@ -12,6 +12,7 @@ import pytest
 
 from farmnode import transfer
 from farmnode.transfer import TransferError
+from tests.ports import free_port
 
 
 class Listener:
@@ -121,7 +122,6 @@ def test_changed_bytes_are_noticed() -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     with pytest.raises(TransferError, match=f"127.0.0.1:{port}: nothing listens"):
         transfer.client("127.0.0.1", port, "send", 10, patience=0.1)

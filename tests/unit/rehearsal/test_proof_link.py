@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -69,15 +68,14 @@ def test_reach_tells_open_from_refused(capsys: pytest.CaptureFixture[str]) -> No
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         assert reach.seen([f"127.0.0.1:{port}"])[f"127.0.0.1:{port}"]["tcp"] == "open"
-    assert reach.tcp("127.0.0.1", port) == "refused"
+    with socket.socket() as taken:  # by a socket that takes no connections
+        taken.bind(("127.0.0.1", 0))
+        assert reach.tcp("127.0.0.1", taken.getsockname()[1]) == "refused"
     assert reach.main(["try"]) == 2 and "usage" in capsys.readouterr().err
 
 
 def test_listener_takes_one_connection_after_another() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    threading.Thread(target=reach.listen, args=(port,), daemon=True).start()
-    end = time.monotonic() + 10
-    while reach.tcp("127.0.0.1", port) != "open" and time.monotonic() < end:
-        time.sleep(0.01)
+    server = socket.create_server(("127.0.0.1", 0))
+    port = server.getsockname()[1]
+    threading.Thread(target=reach.take_connections, args=(server,), daemon=True).start()
     assert [reach.tcp("127.0.0.1", port) for _ in range(3)] == ["open"] * 3
