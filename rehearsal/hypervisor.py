@@ -28,7 +28,8 @@ from rehearsal.records import Records
 
 log = logging.getLogger(__name__)
 
-BOOT_LIMIT = 8  # machines that boot at the same time
+BOOT_LIMIT = 4  # machines that boot at the same time: more would only share the processors, which real ones do not
+_BOOT_SECONDS = 3.0  # a machine that waits for another one does not keep others from booting for longer
 _TICK_SECONDS = 0.5  # states of instances follow the clock: look again after this time at the latest
 _GATHER_SECONDS = 0.03  # changes that come together are looked at together
 _POWER_DELAY = 0.2  # seconds between a guest's request and the power going: its last answer gets out
@@ -122,6 +123,7 @@ class Hypervisor:
         self._changed = changed
         self._records = records
         self._boot_limit = asyncio.Semaphore(BOOT_LIMIT)
+        self._booting: set[asyncio.Task[None]] = set()
         self._image_locks: dict[str, asyncio.Lock] = {}
         self._copies: dict[str, asyncio.Task[None]] = {}
         self._copied: set[str] = set()  # EC2 may call an image pending for a while after that
@@ -270,10 +272,12 @@ class Hypervisor:
         machine.state = MachineState.BOOTING
         self._changed()
         try:
-            async with self._boot_limit:
+            async with contextlib.AsyncExitStack() as booting:
+                await booting.enter_async_context(self._boot_limit)
                 if machine.instance is not None and not machine.disk.exists():
                     await self._clone(machine, machine.instance)
                 await self._power_on(machine)
+                self._end_booting(machine, booting.pop_all())
         except BaseException:
             await self._cut(machine)
             machine.state = MachineState.OFF
@@ -281,6 +285,21 @@ class Hypervisor:
         machine.state = MachineState.RUNNING
         if machine.instance is not None:  # security groups may have changed since it was plugged in
             await self.network.guard(machine.namespace, machine.instance.interface, self._view)
+
+    def _end_booting(self, machine: Machine, booting: contextlib.AsyncExitStack) -> None:
+        """Leave ``booting`` when the machine's startup tasks have done their first work."""
+        host = machine.host
+        assert host is not None
+
+        async def wait() -> None:
+            async with booting:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_BOOT_SECONDS):
+                        await host.booted()
+
+        task = asyncio.create_task(wait(), name=f"{machine.name}: booting")
+        self._booting.add(task)
+        task.add_done_callback(self._booting.discard)
 
     async def _power_on(self, machine: Machine) -> None:
         instance = machine.instance

@@ -54,6 +54,9 @@ class Host(Protocol):
         """Let the programs that render now hang; how many that are."""
 
     async def power_on(self) -> None: ...
+    async def booted(self) -> None:
+        """Wait until what starts with the machine has done its first work."""
+
     async def power_off(self) -> None:
         """Everything of the host ends at once; its disk is complete afterwards."""
 

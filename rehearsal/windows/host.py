@@ -226,6 +226,10 @@ class WindowsHost:
         if ec2launch.installed(self):
             self.later(0, lambda: ec2launch.run(self), "EC2Launch")
 
+    async def booted(self) -> None:
+        """Wait until each task that starts with the machine has ended the first of its actions."""
+        await self.tasks.booted.wait()
+
     async def power_off(self) -> None:
         """Power goes at once: services, tasks and listeners end, what was changed is on disk."""
         self.powered = False

@@ -65,6 +65,9 @@ class Tasks:
         self.running: dict[str, asyncio.Task[None]] = {}
         self._repeating: dict[str, list[asyncio.Task[None]]] = {}
         self.last_results: dict[str, int] = {}
+        self._booting: set[str] = set()
+        self.booted = asyncio.Event()
+        """Each task that starts with the machine has ended the first of its actions."""
 
     def paths(self) -> list[str]:
         """Paths of all tasks."""
@@ -99,13 +102,23 @@ class Tasks:
     def start_at_boot(self) -> None:
         """Start the enabled tasks with a boot trigger, each after the delay of its trigger."""
         self._repeating.clear()  # they ended with the power
+        self._booting.clear()
+        self.booted.clear()
         for path in list(self._state):
             definition = self._state[path]
             for trigger in definition["triggers"]:
                 if trigger["type"] != BOOT:
                     self._host.log(f"rehearsal: trigger {trigger['type']} of task {path} never fires")
                 elif definition["settings"]["Enabled"] and trigger.get("enabled", True):
+                    self._booting.add(path)
                     self._fire(path, trigger)
+        if not self._booting:
+            self.booted.set()
+
+    def _acted(self, path: str) -> None:
+        self._booting.discard(path)
+        if not self._booting:
+            self.booted.set()
 
     def _fire(self, path: str, trigger: dict[str, Any]) -> None:
         delay = seconds(trigger["delay"]) if trigger.get("delay") else 0
@@ -168,6 +181,8 @@ class Tasks:
             except (WindowsError, NoStandIn) as error:
                 self._host.log(f"task {path}: {program}: {error}")
                 return getattr(error, "code", 1)
+            finally:
+                self._acted(path)
             for text in (outcome.stdout, outcome.stderr):
                 if text.strip():
                     self._host.log(f"task {path}: {text.decode('utf-8', errors='replace').rstrip()}")

@@ -146,10 +146,15 @@ class FakeHost:
         self.computer_name = "FAKE"
         self.winrm_commands = 7
         self.events: list[str] = []
+        self.settled = asyncio.Event()
+        self.settled.set()
 
     async def power_on(self) -> None:
         self.events.append("on")
         await self.behave(self)
+
+    async def booted(self) -> None:
+        await self.settled.wait()
 
     async def power_off(self) -> None:
         self.events.append("off")
@@ -229,6 +234,31 @@ def test_a_running_instance_boots_from_its_image(world: World, tmp_path: Path) -
     assert (tmp_path / "machines/node/host.json").exists()
     assert world.stock_made == 1
     assert sorted(world.network.plugged) == [ID, "i-00000000000000002"]
+
+
+def test_machines_boot_some_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine boots until what starts with it has done its first work."""
+    monkeypatch.setattr(module, "_BOOT_SECONDS", 60.0)
+
+    async def busy(host: FakeHost) -> None:
+        host.settled.clear()
+
+    async def run() -> None:
+        world.behave = busy
+        world.cloud.set(
+            *(instance(number, tags={"Name": f"node{number}"}) for number in range(1, 2 + module.BOOT_LIMIT))
+        )
+        settling = asyncio.create_task(world.settle())
+        async with asyncio.timeout(5):
+            while len(world.hosts) < module.BOOT_LIMIT:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
+            assert len(world.hosts) == module.BOOT_LIMIT
+            world.hosts[0].settled.set()
+            await settling
+
+    asyncio.run(run())
+    assert len(world.hosts) == module.BOOT_LIMIT + 1
 
 
 def test_with_records_render_nodes_are_only_registered(world: World) -> None:
