@@ -59,6 +59,10 @@ class WindowsMachine:
         await self._host.serve_control(SOCKETS / f"{self._platform.namespace}.sock")
         await self._host.power_on()
 
+    async def booted(self) -> None:
+        """Wait until what starts with the machine has done its first work."""
+        await self._host.booted()
+
     async def power_off(self) -> None:
         """End everything; the disk is complete afterwards."""
         await self._host.power_off()
