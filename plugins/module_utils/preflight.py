@@ -52,6 +52,7 @@ class Wish:
     region: str
     zones: tuple[str, ...]
     nodes: int
+    remote_nodes: int
     node_types: tuple[str, ...]
     manager_type: str
     builder_type: str
@@ -63,6 +64,11 @@ class Wish:
     """The networks and the manager's address, as `network_problems` reads them."""
     workstation: str
     """Address of the studio's end of the tunnel: routes of the controller over it are the farm's own."""
+
+    @property
+    def all_nodes(self) -> int:
+        """Render nodes and remote nodes: both render, and both cost."""
+        return self.nodes + self.remote_nodes
 
 
 @dataclass(frozen=True)
@@ -300,7 +306,7 @@ def _where(kind: str, offered: frozenset[tuple[str, str]]) -> str:
 
 
 def _launches_nodes(wish: Wish) -> bool:
-    return wish.purpose != "bake" and wish.nodes > 0
+    return wish.purpose != "bake" and wish.all_nodes > 0
 
 
 def _single_machines(wish: Wish) -> dict[str, str]:
@@ -362,6 +368,7 @@ def _needed(wish: Wish, facts: Facts) -> dict[str, int]:
         if "manager" not in roles:
             needed["on-demand"] += facts.vcpus[wish.manager_type]
         nodes = max(0, wish.nodes - roles.count("render_node"))
+        nodes += max(0, wish.remote_nodes - roles.count("remote_node"))
         smallest = min((facts.vcpus[kind] for kind in wish.node_types if is_standard(kind)), default=0)
         needed["spot" if wish.spot else "on-demand"] += nodes * smallest
     return needed
@@ -435,20 +442,26 @@ def licences(wish: Wish, facts: Facts) -> list[Finding]:
     """Nodes that would render nothing for want of a licence, and cost all the same."""
     if not wish.license_nodes or not _launches_nodes(wish):
         return []
-    if wish.nodes <= wish.license_nodes:
-        return [Finding("licences", "ok", f"{wish.nodes} nodes, {wish.license_nodes} licences")]
+    if wish.all_nodes <= wish.license_nodes:
+        return [Finding("licences", "ok", f"{wish.all_nodes} nodes, {wish.license_nodes} licences")]
     return [
         Finding(
             "licences",
             "fatal",
-            f"{wish.nodes} nodes, but farm_license_nodes is {wish.license_nodes}",
-            f"farm_nodes={wish.license_nodes}, or raise farm_license_nodes if you have more (0: not counted)",
+            f"{wish.all_nodes} nodes, but farm_license_nodes is {wish.license_nodes}",
+            f"{_fewer_nodes(wish)}, or raise farm_license_nodes if you have more (0: not counted)",
         )
     ]
 
 
+def _fewer_nodes(wish: Wish) -> str:
+    if not wish.remote_nodes:
+        return f"farm_nodes={wish.license_nodes}"
+    return f"farm_nodes and farm_remote_nodes together at most {wish.license_nodes}"
+
+
 def price(wish: Wish, facts: Facts) -> list[Finding]:
-    """What an hour will cost: machines, Windows' licence in them, volumes and the manager's public address."""
+    """What an hour will cost: machines, Windows' licence in them, volumes and public addresses."""
     if facts.credentials_problem:
         return []
     parts: list[tuple[float, float]] = []
@@ -468,13 +481,15 @@ def price(wish: Wish, facts: Facts) -> list[Finding]:
         low, high = _node_prices(wish, facts)
         if low is None or high is None:
             return [_no_price("the nodes")]
-        machines += wish.nodes
-        parts.append((wish.nodes * low, wish.nodes * high))
+        machines += wish.all_nodes
+        parts.append((wish.all_nodes * low, wish.all_nodes * high))
         lifecycle = "spot" if wish.spot else "on-demand"
-        words.append(f"{wish.nodes} nodes {lifecycle} {_range(low, high)} each")
+        words.append(f"{wish.all_nodes} nodes {lifecycle} {_range(low, high)} each{_fallback_price(wish, facts)}")
     disks = machines * volume_per_hour(wish.disk_gib)
-    parts.append((disks + PUBLIC_IPV4_PER_HOUR,) * 2)
-    words.append(f"volumes {disks:.2f}, public address {PUBLIC_IPV4_PER_HOUR:.3f}")
+    public = 1 + (wish.remote_nodes if _launches_nodes(wish) else 0)  # the manager's or the builder's, and each remote node's
+    parts.append((disks + public * PUBLIC_IPV4_PER_HOUR,) * 2)
+    addresses = "public address" if public == 1 else f"{public} public addresses"
+    words.append(f"volumes {disks:.2f}, {addresses} {public * PUBLIC_IPV4_PER_HOUR:.3f}")
     share = _licence_share(wish, facts)
     if share:
         words.append(f"of it {share:.2f} Windows licences")
@@ -496,6 +511,14 @@ def _node_prices(wish: Wish, facts: Facts) -> tuple[float | None, float | None]:
     return min(known, default=None), max(known, default=None)
 
 
+def _fallback_price(wish: Wish, facts: Facts) -> str:
+    """What a node costs that spot could not give."""
+    known = [each for kind in wish.node_types if (each := (facts.on_demand_prices or {}).get(kind)) is not None]
+    if not wish.spot or not wish.on_demand_fallback or not known:
+        return ""
+    return f" (on-demand up to {max(known):.2f}, where spot is short)"
+
+
 def _licence_share(wish: Wish, facts: Facts) -> float:
     vcpus = facts.vcpus or {}
     total = sum(
@@ -504,7 +527,7 @@ def _licence_share(wish: Wish, facts: Facts) -> float:
     if wish.purpose == "bake":
         total = vcpus.get(wish.builder_type, 0)
     if _launches_nodes(wish):
-        total += wish.nodes * min((vcpus.get(kind, 0) for kind in wish.node_types), default=0)
+        total += wish.all_nodes * min((vcpus.get(kind, 0) for kind in wish.node_types), default=0)
     return windows_share(total)
 
 

@@ -31,6 +31,10 @@ options:
     description: How many render nodes there shall be.
     type: int
     required: true
+  remote_nodes:
+    description: How many remote nodes there shall be beside them.
+    type: int
+    default: 0
   node_types:
     description: Instance types of the nodes.
     type: list
@@ -197,6 +201,7 @@ def argument_spec() -> dict[str, dict[str, Any]]:
         "purpose": {"type": "str", "choices": ["bake", "up", "check"], "default": "check"},
         "zones": {"type": "list", "elements": "str", "required": True},
         "nodes": {"type": "int", "required": True},
+        "remote_nodes": {"type": "int", "default": 0},
         "node_types": {"type": "list", "elements": "str", "required": True},
         "manager_type": {"type": "str", "required": True},
         "builder_type": {"type": "str", "required": True},
@@ -216,6 +221,7 @@ def wish_of(options: dict[str, Any], region: str) -> preflight.Wish:
         region=region,
         zones=tuple(options["zones"]),
         nodes=options["nodes"],
+        remote_nodes=options["remote_nodes"],
         node_types=tuple(options["node_types"]),
         manager_type=options["manager_type"],
         builder_type=options["builder_type"],

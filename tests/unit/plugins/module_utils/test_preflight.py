@@ -20,6 +20,7 @@ WISH = Wish(
     region="eu-central-1",
     zones=("eu-central-1a", "eu-central-1b"),
     nodes=10,
+    remote_nodes=0,
     node_types=TYPES,
     manager_type="m7i.xlarge",
     builder_type="m7i.xlarge",
@@ -186,6 +187,15 @@ def test_licences(licences, fatal):
     assert ("licences" in found(replace(WISH, license_nodes=licences), facts(), "fatal")) is fatal
 
 
+def test_remote_nodes_need_licences_and_quota_too():
+    few = replace(WISH, nodes=4, remote_nodes=3, license_nodes=6)
+    assert "at most 6" in found(few, facts(), "fatal")["licences"].remedy
+    assert "licences" in found(replace(few, license_nodes=7), facts(), "ok")
+    assert found(few, facts(), "ok")["quota spot"].text.startswith(f"{7 * 16} vCPUs wished")
+    up = [preflight.Running("c7i.4xlarge", "spot", role) for role in ("render_node", "remote_node", "remote_node")]
+    assert found(few, facts(running=up), "ok")["quota spot"].text.startswith(f"{4 * 16} vCPUs wished")
+
+
 def test_image_is_needed_for_up_and_made_by_a_bake():
     assert "image" in found(WISH, facts(images=[]), "fatal")
     assert "image" not in found(replace(WISH, purpose="bake"), facts(images=[]), "fatal")
@@ -199,6 +209,20 @@ def test_price_of_an_hour():
     assert text.startswith(f"{0.4 + 10 * 0.9 + disks + prices.PUBLIC_IPV4_PER_HOUR:.2f} USD per hour")
     assert f"{(160 + 4) * 0.046:.2f} Windows" in text
     assert "price" in found(WISH, facts(spot_prices={}), "warning")
+
+
+def test_price_of_remote_nodes_has_their_public_addresses():
+    text = found(replace(WISH, nodes=8, remote_nodes=2), facts(), "ok")["price"].text
+    disks = 11 * 80 * prices.GP3_PER_GIB_MONTH / prices.HOURS_PER_MONTH
+    assert text.startswith(f"{0.4 + 10 * 0.9 + disks + 3 * prices.PUBLIC_IPV4_PER_HOUR:.2f} USD per hour")
+    assert "10 nodes spot" in text
+    assert f"3 public addresses {3 * prices.PUBLIC_IPV4_PER_HOUR:.3f}" in text
+
+
+@pytest.mark.parametrize(("fallback", "said"), [(True, True), (False, False)])
+def test_price_names_what_a_node_costs_that_spot_cannot_give(fallback, said):
+    text = found(replace(WISH, on_demand_fallback=fallback), facts(), "ok")["price"].text
+    assert ("on-demand up to 1.60, where spot is short" in text) is said
 
 
 def test_on_demand_price_from_the_price_list():
