@@ -486,7 +486,8 @@ def price(wish: Wish, facts: Facts) -> list[Finding]:
         lifecycle = "spot" if wish.spot else "on-demand"
         words.append(f"{wish.all_nodes} nodes {lifecycle} {_range(low, high)} each{_fallback_price(wish, facts)}")
     disks = machines * volume_per_hour(wish.disk_gib)
-    public = 1 + (wish.remote_nodes if _launches_nodes(wish) else 0)  # the manager's or the builder's, and each remote node's
+    # the manager's or the builder's, and that of each remote node
+    public = 1 + (wish.remote_nodes if _launches_nodes(wish) else 0)
     parts.append((disks + public * PUBLIC_IPV4_PER_HOUR,) * 2)
     addresses = "public address" if public == 1 else f"{public} public addresses"
     words.append(f"volumes {disks:.2f}, {addresses} {public * PUBLIC_IPV4_PER_HOUR:.3f}")

@@ -70,7 +70,11 @@ def client(region: str) -> Any:
     import boto3
     from botocore.config import Config
 
-    config = Config(signature_version="s3v4", retries={"mode": "standard", "max_attempts": 8})
+    # By the name of the Region: a signed URL to the global name is redirected for the first days of a bucket elsewhere
+    # than in us-east-1, and its signature is of no use there (Amazon S3 User Guide, "Making requests": redirects).
+    config = Config(
+        signature_version="s3v4", s3={"addressing_style": "virtual"}, retries={"mode": "standard", "max_attempts": 8}
+    )
     return boto3.session.Session().client("s3", region_name=region, config=config)
 
 
