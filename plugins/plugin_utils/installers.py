@@ -70,8 +70,8 @@ def client(region: str) -> Any:
     import boto3
     from botocore.config import Config
 
-    # By the name of the Region: a signed URL to the global name is redirected for the first days of a bucket elsewhere
-    # than in us-east-1, and its signature is of no use there (Amazon S3 User Guide, "Making requests": redirects).
+    # "virtual" names the Region's own host. Else botocore signs for the global one, which redirects what asks for a new
+    # bucket of another Region, where that signature is wrong (Boto3 documentation, "Presigned URLs").
     config = Config(
         signature_version="s3v4", s3={"addressing_style": "virtual"}, retries={"mode": "standard", "max_attempts": 8}
     )

@@ -100,6 +100,21 @@ def test_bake_trusts_exactly_the_certificate_of_the_console(farm):
     assert instances(farm) == []
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("vault_workstation_password=wrong", r'Nothing was launched.*does not let "\w+" in.*vault_workstation_password'),
+        ("farm_workstation_address=192.168.1.99", r"farm_workstation_address.*192\.168\.1\.99"),
+        ("vault_ca_passphrase=short", r"vault_ca_passphrase has 5 characters"),
+    ],
+)
+def test_what_would_fail_later_is_refused_before_anything_costs(farm, setting, message):
+    before = len(farm.calls())
+    with pytest.raises(ProofError, match=f"(?s){message}"):
+        farm.playbook("farm-up.yml", "-e", setting)
+    assert not [call for call in farm.calls()[before:] if call["mutating"]]
+
+
 def test_farm_comes_up(farm):
     step = farm.playbook("farm-up.yml", "-e", "farm_nodes=2", "-vvv", "--diff")  # all that a log could give away
     proof.prove_manager(farm)
