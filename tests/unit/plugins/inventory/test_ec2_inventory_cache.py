@@ -89,7 +89,18 @@ def test_another_question_has_another_file(file, name):
     assert cache.file_for(str(file.parent), QUESTION, {}) == file
 
 
-@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ],
+)
 def test_another_account_has_another_file(file, name):
     other = cache.file_for(str(file.parent), QUESTION, {name: "other"})
     assert other != file and "other" not in other.name
