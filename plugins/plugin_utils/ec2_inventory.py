@@ -112,7 +112,7 @@ def option_problems(config: Iterable[str], options: Mapping[str, Mapping[str, An
     aliases = {alias: name for name, option in options.items() for alias in option.get("aliases", ())}
     known = sorted({*options, *aliases})
     keys = [str(key) for key in config]
-    problems = [f"unknown option '{key}': {_did_you_mean(key, known)}" for key in keys if key not in known]
+    problems = [f"unknown option '{key}': {did_you_mean(key, known)}" for key in keys if key not in known]
     return problems + [
         f"'{alias}' is another name of '{name}': leave one out"
         for alias, name in aliases.items()
@@ -124,7 +124,7 @@ def setting_problems(*, farm: str, regions: Sequence[Any], states: Sequence[Any]
     """A sentence for each setting that cannot be meant, with what to write instead."""
     problems = _region_problems(regions)
     problems += [
-        f"'{state}' in 'states' is no state of an instance: {_did_you_mean(state, STATES)}"
+        f"'{state}' in 'states' is no state of an instance: {did_you_mean(state, STATES)}"
         for state in states
         if state not in STATES
     ]
@@ -158,7 +158,8 @@ def _region_problems(regions: Sequence[Any]) -> list[str]:
     ]
 
 
-def _did_you_mean(word: Any, known: Sequence[str]) -> str:
+def did_you_mean(word: Any, known: Sequence[str]) -> str:
+    """A question with what is nearest to a word that is not known, or all that is known when nothing is near."""
     near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"use {', '.join(known)}"
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from xml.etree import ElementTree
 
 from ..module_utils.aws_errors import explain
-from .ec2_inventory import TAG_FARM, Instance
+from .ec2_inventory import TAG_FARM, Instance, did_you_mean
 
 # The most that DescribeInstances gives in one answer (EC2 API Reference, DescribeInstances, MaxResults).
 PAGE_SIZE = 1000
@@ -179,8 +179,28 @@ def fetch(clients: Mapping[Place, Client], farm: str, states: Sequence[str]) -> 
             try:
                 found += answer.result()
             except _expected_errors() as error:
-                raise Unreadable(explain(error, doing=f"list the instances of farm '{farm}' in {place}")) from error
+                doing = f"list the instances of farm '{farm}' in {place}"
+                raise Unreadable(explain(error, doing=doing, first=_region_remedy(error, place))) from error
         return found
+
+
+def _region_remedy(error: Exception, place: Place) -> str:
+    """What helps when nobody answered because there is no such region; empty when it is not that.
+
+    Asked only after an error: reading what botocore knows of regions takes a tenth of a second, and it may be too old
+    to know one that is new.
+    """
+    import botocore.session
+    from botocore.exceptions import ConnectionError as NobodyAnswers
+
+    if not isinstance(error, NobodyAnswers):
+        return ""
+    session = botocore.session.Session(profile=place.profile)
+    partitions = session.get_available_partitions()
+    known = [region for partition in partitions for region in session.get_available_regions("ec2", partition)]
+    if place.region in known:
+        return ""
+    return f"correct the region (botocore knows no '{place.region}': {did_you_mean(place.region, known)})"
 
 
 def _fetch_place(client: Client, farm: str, states: Sequence[str]) -> list[Instance]:

@@ -261,6 +261,27 @@ def test_no_network_is_an_error_with_a_remedy(region, monkeypatch):
         fetch()
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("eu-centrl-1", r"Remedy: correct the region \(.*did you mean 'eu-central-1'\?\); check the network"),
+        ("us-gov-wst-1", "did you mean 'us-gov-west-1'"),
+        ("eu-central-1", "Remedy: check the network"),
+        ("cn-north-1", "Remedy: check the network"),
+    ],
+)
+def test_a_region_that_nobody_knows_is_told_when_nobody_answers(region, monkeypatch, name, words):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(api.Unreadable, match=words):
+        fetch(name)
+
+
+def test_a_region_that_answers_is_not_taken_for_a_misspelt_one(region):
+    region.answers = [(403, refusal("UnauthorizedOperation"))]
+    with pytest.raises(api.Unreadable, match="Remedy: allow the action"):
+        fetch("eu-central-9")
+
+
 def test_a_mistake_of_our_own_is_not_taken_for_ec2s():
     class Mistaken:
         def describe_instances(self, **_: Any) -> dict[str, Any]:
