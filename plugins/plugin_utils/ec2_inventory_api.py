@@ -251,12 +251,13 @@ def read_page(body: bytes, region: str) -> tuple[list[Instance], str | None]:
     if name != "DescribeInstancesResponse" or reservations is None:
         raise IncompleteAnswer("the answer to DescribeInstances holds no list of reservations")
     reader = _PageReader(prefix, region)
-    instances = [
-        reader.instance(instance, reservation.findtext(f"{prefix}ownerId", ""))
-        for reservation in reservations
-        for listed in reservation.iterfind(f"{prefix}instancesSet")
-        for instance in listed
-    ]
+    instances = []
+    for reservation in reservations:
+        listed = reservation.find(f"{prefix}instancesSet")
+        if listed is None:
+            raise IncompleteAnswer("a reservation in the answer to DescribeInstances holds no list of instances")
+        account = reservation.findtext(f"{prefix}ownerId", "")
+        instances += [reader.instance(instance, account) for instance in listed]
     return instances, root.findtext(f"{prefix}nextToken") or None
 
 

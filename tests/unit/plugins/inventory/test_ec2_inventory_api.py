@@ -300,6 +300,7 @@ def test_a_mistake_of_our_own_is_not_taken_for_ec2s():
         b'{"Reservations": []}',
         b"<DescribeInstancesResponse/>",
         b"<DescribeVolumesResponse><reservationSet/></DescribeVolumesResponse>",
+        recorded.page(nodes(1) + "<item><ownerId>1</ownerId></item>"),
         recorded.page(nodes(1)).replace(b"<instanceId>i-00000000000000001</instanceId>", b""),
         recorded.page(nodes(1)).replace(b"<name>running</name>", b""),
         recorded.page(nodes(1)).replace(b"2026-10-14T08:00:01.000Z", b"yesterday"),
