@@ -103,7 +103,9 @@ options:
     type: int
     default: 0
   cache_folder:
-    description: Where the file is kept. Only its owner may be able to enter it (mode 0700), as which it is made.
+    description:
+      - Where the file is kept. Only its owner may be able to enter it (mode 0700), as which it is made.
+      - When it cannot be written to, that is a warning, because EC2 has answered.
     type: path
     default: ~/.cache/renderfarm-inventory
   compose:
@@ -222,7 +224,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
             with _without_garbage_collection():
                 farm = ec2_inventory.build(self._instances(cache), address=self.get_option("address"))
                 self._add(farm)
-        except (ec2_inventory_api.Unreadable, ec2_inventory_cache.UnsafeFolder, OSError) as error:
+        except (ec2_inventory_api.Unreadable, ec2_inventory_cache.UnsafeFolder) as error:
             raise AnsibleError(str(error)) from None  # ansible-core would tell the words of the cause once more
         self._add_constructed(farm)
 
@@ -264,7 +266,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
             self.display.warning(f"{error} Until then: the farm as EC2 described it {kept.age:.0f} s ago.")
             return kept.instances
         if file:
-            ec2_inventory_cache.write(file, instances)
+            try:
+                ec2_inventory_cache.write(file, instances)
+            except OSError as error:  # EC2 has answered in full, so this costs time and no hosts
+                self.display.warning(
+                    f"What EC2 said cannot be kept in {file.parent} ({error}), so it is asked each time. Remedy: "
+                    "make room there, or name a folder in cache_folder that you can write to."
+                )
         return instances
 
     def _add(self, farm: ec2_inventory.Farm) -> None:

@@ -131,6 +131,12 @@ def connect(profiles: Sequence[str], regions: Sequence[str]) -> dict[Place, Clie
                 clients[Place(profile, region)] = client
         except _expected_errors() as error:
             raise Unreadable(explain(error, doing="make clients for EC2")) from error
+        except ValueError as error:  # what botocore raises for settings that it does not check itself
+            setting = (
+                "correct the setting in the environment or in ~/.aws/config; AWS_ENDPOINT_URL begins with http:// or "
+                "https://"
+            )
+            raise Unreadable(explain(error, doing="make clients for EC2", first=setting)) from error
     return clients
 
 

@@ -336,6 +336,25 @@ def test_a_cache_that_others_can_write_is_an_error(kept, tmp_path):
         kept(3)
 
 
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_cache_that_cannot_be_written_is_a_warning(kept, tmp_path, monkeypatch, problem):
+    def fail(**_: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(ec2_farm.ec2_inventory_cache.tempfile, "mkstemp", fail)
+    hosts, told = kept(3)
+    assert hosts == 3
+    assert (
+        str(tmp_path / "cache") in told and problem.strerror in told and "Remedy: " in told and "cache_folder" in told
+    )
+
+
+def test_a_cache_folder_under_a_file_is_a_warning(kept, tmp_path):
+    (tmp_path / "file").write_text("")
+    hosts, told = kept(3, cache_folder=str(tmp_path / "file" / "cache"))
+    assert hosts == 3 and "cannot be kept" in told
+
+
 def test_a_cache_that_answers_needs_no_botocore(kept, monkeypatch):
     kept(3)
     monkeypatch.delattr(ec2_farm.ec2_inventory_api, "connect")

@@ -187,6 +187,12 @@ def test_an_unknown_profile_is_told_with_a_remedy():
         api.connect(["nosuch"], [REGION])
 
 
+def test_an_endpoint_without_its_scheme_is_told_with_a_remedy(region, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:4566")
+    with pytest.raises(api.Unreadable, match=r"localhost:4566.*Remedy: .*AWS_ENDPOINT_URL begins with http://"):
+        fetch()
+
+
 def test_wildcards_in_the_name_of_a_farm_mean_themselves():
     assert api.request("a*b?\\", ["running"])["Filters"][0]["Values"] == ["a\\*b\\?\\\\"]
 

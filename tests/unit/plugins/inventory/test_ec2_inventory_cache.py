@@ -52,15 +52,17 @@ def test_a_link_to_a_folder_is_refused(file, tmp_path):
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     file.parent.parent.mkdir()
     file.parent.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(cache.UnsafeFolder):
+    with pytest.raises(cache.UnsafeFolder, match="name another folder") as refused:
         cache.read(file)
+    assert "chmod" not in str(refused.value)
 
 
 def test_a_folder_of_somebody_else_is_refused(file, monkeypatch):
     cache.write(file, [])
     monkeypatch.setattr(cache.os, "getuid", lambda: os.geteuid() + 1)
-    with pytest.raises(cache.UnsafeFolder):
+    with pytest.raises(cache.UnsafeFolder, match="name another folder") as refused:
         cache.read(file)
+    assert "chmod" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"fields": [], "asked": 0, "instances": []}'])
@@ -74,6 +76,16 @@ def test_there_may_be_no_file(file):
     assert cache.read(file) is None
     cache.write(file, [])
     file.unlink()
+    assert cache.read(file) is None
+
+
+def test_what_must_not_be_read_is_not_used(file, monkeypatch):
+    cache.write(file, [instance(1)])
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache.Path, "read_text", refuse)
     assert cache.read(file) is None
 
 
