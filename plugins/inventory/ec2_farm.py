@@ -110,9 +110,10 @@ options:
     default: ~/.cache/renderfarm-inventory
   compose:
     description:
-      - Variables to make, each by an expression over those of the host. A tag in it is a text, never a template.
-      - Groups and variables of the description above need none, and cost next to nothing; each expression here takes
-        about a tenth of a millisecond for each host.
+      - Variables to make, each by an expression over those of the host, C(inventory_hostname) and C(group_names) among
+        them. A tag in it is a text, never a template.
+      - Groups and variables of the description above need none, and cost next to nothing; each expression here is
+        evaluated for each host.
   groups:
     description: Groups to make, each with an expression that says whether a host is in it.
   keyed_groups:
@@ -300,11 +301,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
         if not (compose or groups or keyed_groups):
             return
         _compile_once(self.templar)
-        for host in farm.hosts:
-            variables = self.inventory.hosts[host.name].vars
-            self._set_composite_vars(compose, variables, host.name, strict=strict)
-            self._add_host_to_composed_groups(groups, variables, host.name, strict=strict, fetch_hostvars=False)
-            self._add_host_to_keyed_groups(keyed_groups, variables, host.name, strict=strict, fetch_hostvars=False)
+        for name in (host.name for host in farm.hosts):
+            # Asked again for each kind: they are the host's variables and groups as they are by then, and its name.
+            variables = self.inventory.hosts[name].get_vars
+            self._set_composite_vars(compose, variables(), name, strict=strict)
+            self._add_host_to_composed_groups(groups, variables(), name, strict=strict, fetch_hostvars=False)
+            self._add_host_to_keyed_groups(keyed_groups, variables(), name, strict=strict, fetch_hostvars=False)
 
 
 def _compile_once(templar: Any) -> None:

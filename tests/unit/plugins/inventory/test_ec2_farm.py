@@ -235,6 +235,23 @@ def test_expressions_make_variables_and_groups(parse):
 
 
 @mock_aws
+def test_expressions_know_the_name_and_the_groups_of_the_host(parse):
+    launch("eu-central-1", 1, TAGS)
+    launch("eu-central-1", 1, {**TAGS, "renderfarm:role": "manager", "Name": "studio-manager"})
+    inventory = parse(
+        compose={"label": "inventory_hostname ~ '/' ~ inventory_hostname_short"},
+        groups={"head": "inventory_hostname == 'studio-manager'", "busy": "'render_nodes' in group_names"},
+        keyed_groups=[{"key": "('head' in group_names) | string", "prefix": "is_head"}],
+    )
+    groups = {name: [host.name for host in group.hosts] for name, group in inventory.groups.items()}
+    assert groups["head"] == groups["is_head_True"] == ["studio-manager"]
+    assert groups["busy"] == groups["is_head_False"] and len(groups["busy"]) == 1
+    variables = inventory.hosts["studio-manager"].vars
+    assert variables["label"] == "studio-manager/studio-manager"
+    assert not {"group_names", "inventory_hostname"} & set(variables)
+
+
+@mock_aws
 def test_each_expression_is_compiled_once(parse, monkeypatch):
     from ansible._internal._templating._jinja_bits import AnsibleEnvironment
 
