@@ -126,6 +126,8 @@ notes:
   - C(AWS_ENDPOINT_URL) and C(AWS_ENDPOINT_URL_EC2) are honoured, as are the proxy settings and C(AWS_CA_BUNDLE).
   - Tags are never templates. What looks like one stays the text that it is.
   - Requests that EC2 throttles are repeated up to 8 times with growing pauses.
+  - A server that takes a request and says nothing is waited for 15 seconds and asked again as often as that. With the
+    pauses it is an error after less than four minutes.
 requirements:
   - botocore
 seealso:

@@ -23,6 +23,8 @@ from .ec2_inventory import TAG_FARM, Instance, did_you_mean
 # The most that DescribeInstances gives in one answer (EC2 API Reference, DescribeInstances, MaxResults).
 PAGE_SIZE = 1000
 _MOST_AT_ONCE = 16
+# Seconds without a byte of the answer. Each repetition waits as long again, so botocore's 60 would be nine minutes.
+_READ_TIMEOUT = 15
 
 _WHOLE_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -117,7 +119,8 @@ def connect(profiles: Sequence[str], regions: Sequence[str]) -> dict[Place, Clie
         raise Unreadable(
             f"botocore is missing in the Python that runs Ansible ({missing}). Remedy: pip install boto3."
         ) from missing
-    config = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=60)
+    retries = {"mode": "standard", "max_attempts": 8}
+    config = Config(retries=retries, connect_timeout=5, read_timeout=_READ_TIMEOUT)
     clients: dict[Place, Client] = {}
     loader = botocore.loaders.Loader()
     loader.load_service_model = _lean(loader.load_service_model)

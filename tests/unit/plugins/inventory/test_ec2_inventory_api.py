@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -265,6 +267,23 @@ def test_no_network_is_an_error_with_a_remedy(region, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(api.Unreadable, match="Remedy: check the network"):
         fetch()
+
+
+def test_a_server_that_says_nothing_is_an_error_before_long(region, monkeypatch):
+    pauses = 1 + 2 + 4 + 8 + 16 + 20 + 20 + 20  # at most, in any version of botocore
+    assert 9 * api._READ_TIMEOUT + pauses < 4 * 60
+    monkeypatch.setattr(api, "_READ_TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0), backlog=20) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(api.Unreadable, match=r"Read timeout.*Remedy: check the network"):
+            fetch()
+        asked = 0
+        silent.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+    assert asked == 9
 
 
 @pytest.mark.parametrize(
