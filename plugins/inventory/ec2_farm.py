@@ -22,10 +22,11 @@ description:
     Characters that Ansible does not allow in the name of a group become C(_), as in C(zone_eu_central_1a) and
     C(type_c7i_4xlarge).
   - A host is named like its tag C(Name), in which anything but letters, digits, C(_), C(.) and C(-) becomes C(-), and
-    of which 100 characters are used. Render nodes and remote nodes, which share a name, have their instance id
-    appended, as in C(studio-render-node-i-0123456789abcdef0), however many there are. Of other machines that share a
-    name, such as two managers by mistake, the one that was launched first has it alone and the others have their ids
-    appended, so that no host is renamed because another one came. Without a name the id is the name.
+    of which 100 characters are used (fewer where they take more than 230 bytes). Render nodes and remote nodes, which
+    share a name, have their instance id appended, as in C(studio-render-node-i-0123456789abcdef0), however many there
+    are. Of other machines that share a name, such as two managers by mistake, the one that was launched first has it
+    alone and the others have their ids appended, so that no host is renamed because another one came. Without a name
+    the id is the name.
   - "Host variables are C(ansible_host), C(farm_instance_id), C(farm_role), C(farm_mac), C(farm_private_ip),
     C(farm_public_ip) and C(farm_public_name) (empty when there is none), C(farm_lifecycle) (V(spot) or V(on-demand)),
     C(farm_account), C(farm_region), C(farm_zone), C(farm_type), C(farm_image), C(farm_launch_time) (ISO 8601, UTC),
@@ -317,7 +318,7 @@ def _compile_once(templar: Any) -> None:
     ansible-core has no option for it, so this reaches into the templar. Without what it reaches for, expressions are
     compiled for each host, with the same outcome.
     """
-    engine = getattr(templar, "_engine", None)
+    engine: Any = getattr(templar, "_engine", None)
     if hasattr(engine, "_compile_expression"):
         engine._compile_expression = once_for_each(engine._compile_expression)
 

@@ -49,7 +49,9 @@ _RESERVED_NAMES = frozenset(
     | {PARENT_LIFECYCLES, PARENT_ZONES, PARENT_TYPES, PARENT_STATES}
     | {*ROLE_GROUPS.values(), *LIFECYCLE_GROUPS.values()}
 )
-_LONGEST_NAME = 100  # characters; a file of host_vars is named like its host, in at most 255 bytes
+# A file of host_vars is named like its host, in at most 255 bytes: 20 are kept free for an instance id behind the name,
+# 5 for ".yaml".
+_MOST_CHARACTERS, _MOST_BYTES = 100, 230
 
 # What ends like the name of another instance's host, or begins like a group.
 _MEANS_ELSE = re.compile(rf"\bi-[0-9a-f]+$|^(?:{_ZONE_GROUP}|{_TYPE_GROUP}|{_STATE_GROUP})_")
@@ -176,9 +178,11 @@ def safe_group(prefix: str, value: str) -> str:
 def clean_name(text: str) -> str:
     """A host name out of a Name tag: letters, digits, ``_``, ``.`` and ``-``; anything else becomes one ``-``.
 
-    So it can be neither a pattern (``web[1:9]``, ``!manager``) nor a path, nor more than one line.
+    So it can be neither a pattern (``web[1:9]``, ``!manager``) nor a path, nor more than one line. A longer
+    name than files may have is cut between two characters.
     """
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_LONGEST_NAME]
+    name = re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_MOST_CHARACTERS]
+    return name.encode()[:_MOST_BYTES].decode(errors="ignore")
 
 
 def host_names(instances: Iterable[Instance]) -> dict[str, str]:
