@@ -127,7 +127,8 @@ def test_a_section_is_replaced_and_the_others_stay_in_their_order(tmp_path):
 
 def test_the_document_of_this_project_is_read_whole():
     text = document.DOCUMENT.read_text()
-    assert text.count(": begin -->") == len(document._SECTION.findall(text)) >= 3
+    assert text.count(": begin -->") == len(document._SECTION.findall(text))
+    assert [name for name, _ in document._SECTION.findall(text)] == list(document.SECTIONS)
 
 
 def test_the_command_that_is_told_is_the_one_that_ran():
