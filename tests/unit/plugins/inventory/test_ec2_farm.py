@@ -491,6 +491,9 @@ def test_ansible_inventory_fails_on_a_mistake(tmp_path, endpoint):
     done = ansible_inventory(tmp_path, endpoint, {**CONFIG, "adress": "public"}, "--graph")
     assert done.returncode != 0
     assert "did you mean 'address'" in done.stderr
+    # ansible.cfg tells the user of this second complaint, and that the first one counts
+    assert done.stderr.count("Failed to parse inventory with 'yaml' plugin: Plugin configuration YAML file") == 1
+    assert done.stderr.index("did you mean 'address'") < done.stderr.index("with 'yaml' plugin")
 
 
 def test_a_template_in_a_tag_reaches_commands_and_plays_as_the_text_that_it_is(tmp_path, endpoint, monkeypatch):
