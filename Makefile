@@ -26,7 +26,7 @@ test: setup ## Everything that must be green: lint, unit, integration, molecule 
 lint: setup ## Style, types, Ansible's rules, generated documents
 	ruff check .
 	ruff format --check .
-	mypy farmnode rehearsal plugins/module_utils plugins/plugin_utils
+	mypy farmnode rehearsal plugins/module_utils plugins/plugin_utils plugins/inventory
 	@# without the EC2 inventory, which needs an account: the playbooks could not be read, and would count as clean
 	ANSIBLE_INVENTORY=inventory/lan.yml ansible-lint --offline
 	$(PYTHON) scripts/role_readmes.py --check

@@ -28,7 +28,15 @@ from rehearsal.tables import text_table
 PROFILE = Path("Windows/ServiceProfiles/LocalService/AppData/Local/backburner")
 MANAGER = "10.0.0.10"  # farm_manager_address
 FIRST_WAVE = 20  # farm_first_wave: of a larger launch so many nodes come first, and the others with a second call
-OWN_ELEMENTS = frozenset({"ManagerName", "ServerName", "ManagerPort", "ServerPort", "NetworkMask", "AutomaticSearch"})
+# What every node sets by its name: Backburner's own ports, the mask of farm_cloud_network, and no search for a manager.
+SAME_ON_ALL_NODES: Mapping[str, str] = {
+    "ManagerName": MANAGER,
+    "ManagerPort": "3234",
+    "ServerPort": "3233",
+    "NetworkMask": "255.255.255.0",
+    "AutomaticSearch": "0",
+}
+OWN_ELEMENTS = frozenset({*SAME_ON_ALL_NODES, "ServerName"})
 
 
 @dataclass
@@ -90,6 +98,17 @@ def own_values(data: bytes) -> dict[str, str]:
     }
 
 
+def own_problems(data: bytes, name: str) -> list[str]:
+    """What a node that others reach as ``name`` set to something else than it must."""
+    found = own_values(data)
+    wanted = {**SAME_ON_ALL_NODES, "ServerName": name}
+    return [
+        f"{element} is {found.get(element)!r}, expected {value!r}"
+        for element, value in wanted.items()
+        if found.get(element) != value
+    ]
+
+
 def registrations(log: str) -> dict[str, datetime]:
     """Handle of a server -> when the manager accepted it first, from the manager's backburner.log."""
     found: dict[str, datetime] = {}
@@ -136,16 +155,13 @@ def prove_identity(rehearsal: Rehearsal) -> str:
                     f"{node['name']}: backburner.xml still names the builder ({token})",
                 )
         expect(notations(node["mac"])[0] in text.replace("-", "").replace(":", ""), f"{node['name']}: own MAC missing")
-        own = own_values(data)
         name = "ip-" + node["address"].replace(".", "-")
-        expect(own.get("ManagerName") == MANAGER, f"{node['name']}: ManagerName is {own.get('ManagerName')!r}")
-        expect(own.get("ServerName") == name, f"{node['name']}: ServerName is {own.get('ServerName')!r}, not {name}")
-        expect(own.get("AutomaticSearch") == "0", f"{node['name']}: it would take any manager that it finds")
+        problems = own_problems(data, name)
         replaced: dict[str, str] = {}
         for builder in builders:
             replaced |= dict(zip(notations(builder["mac"]), notations(node["mac"]), strict=True))
             replaced |= {builder["computer_name"].lower(): name, builder["address"]: node["address"]}
-        problems = identity_differences(image, data, replaced)
+        problems += identity_differences(image, data, replaced)
         expect(not problems, f"{node['name']}: {'; '.join(problems)}")
         expect(data[:3] == image[:3], f"{node['name']}: the encoding of backburner.xml changed")
         expect(data.count(b"\r\n") == image.count(b"\r\n"), f"{node['name']}: the line ends changed")
@@ -199,8 +215,11 @@ def prove_unchanged(again: Step) -> str:
     return "a second farm-up.yml reports changed=0 on all hosts and makes no mutating AWS call"
 
 
-def prove_nothing_left(rehearsal: Rehearsal) -> str:
-    """Ask the region with the AWS CLI, as a user would, for everything that costs money."""
+def prove_nothing_left(rehearsal: Rehearsal, *, images: int) -> str:
+    """Ask the region with the AWS CLI, as a user would, for everything that costs money.
+
+    :param images: as many stay, each with its snapshots: farm-down.yml keeps what was baked.
+    """
     alive = "Name=instance-state-name,Values=pending,running,stopping,stopped,shutting-down"
     questions = {
         "instances": ("Reservations", "describe-instances", "--filters", alive),
@@ -214,14 +233,15 @@ def prove_nothing_left(rehearsal: Rehearsal) -> str:
     with ThreadPoolExecutor() as pool:  # each start of the CLI takes most of a second
         answers = pool.map(lambda question: rehearsal.aws("ec2", *question[1:])[question[0]], questions.values())
         found = dict(zip(questions, answers, strict=True))
-    images, snapshots = found.pop("images"), found.pop("snapshots")
+    kept, snapshots = found.pop("images"), found.pop("snapshots")
     of_images = {
-        device["Ebs"]["SnapshotId"] for image in images for device in image["BlockDeviceMappings"] if "Ebs" in device
+        device["Ebs"]["SnapshotId"] for image in kept for device in image["BlockDeviceMappings"] if "Ebs" in device
     }
     found["snapshots of no image"] = [item for item in snapshots if item["SnapshotId"] not in of_images]
     left = {kind: len(items) for kind, items in found.items() if items}
     expect(not left, f"after farm-down.yml there is left: {json.dumps(left)}")
-    return f"nothing left but {len(images)} image with {len(of_images)} snapshot"
+    expect(len(kept) == images, f"after farm-down.yml there are {len(kept)} images, expected {images}")
+    return f"nothing left but {images} image with {len(of_images)} snapshot"
 
 
 # -------------------------------------------------------------------------------------------------------------- the run
@@ -284,7 +304,7 @@ def prove(folder: Path, nodes: int, *, keep: bool, say: Callable[[str], None] = 
         proof.checks.append(prove_unchanged(proof.steps[-1]))
         if not keep:
             proof.steps.append(rehearsal.playbook("farm-down.yml"))
-            proof.checks.append(prove_nothing_left(rehearsal))
+            proof.checks.append(prove_nothing_left(rehearsal, images=1))
         proof.checks.append(prove_no_leaks(rehearsal))
     except ProofError as error:
         for check in proof.checks:

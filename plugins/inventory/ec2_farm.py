@@ -22,10 +22,11 @@ description:
     Characters that Ansible does not allow in the name of a group become C(_), as in C(zone_eu_central_1a) and
     C(type_c7i_4xlarge).
   - A host is named like its tag C(Name), in which anything but letters, digits, C(_), C(.) and C(-) becomes C(-), and
-    of which 100 characters are used. Render nodes and remote nodes, which share a name, have their instance id
-    appended, as in C(studio-render-node-i-0123456789abcdef0), however many there are. Of other machines that share a
-    name, such as two managers by mistake, the one that was launched first has it alone and the others have their ids
-    appended, so that no host is renamed because another one came. Without a name the id is the name.
+    of which 100 characters are used (fewer where they take more than 230 bytes). Render nodes and remote nodes, which
+    share a name, have their instance id appended, as in C(studio-render-node-i-0123456789abcdef0), however many there
+    are. Of other machines that share a name, such as two managers by mistake, the one that was launched first has it
+    alone and the others have their ids appended, so that no host is renamed because another one came. Without a name
+    the id is the name.
   - "Host variables are C(ansible_host), C(farm_instance_id), C(farm_role), C(farm_mac), C(farm_private_ip),
     C(farm_public_ip) and C(farm_public_name) (empty when there is none), C(farm_lifecycle) (V(spot) or V(on-demand)),
     C(farm_account), C(farm_region), C(farm_zone), C(farm_type), C(farm_image), C(farm_launch_time) (ISO 8601, UTC),
@@ -103,14 +104,17 @@ options:
     type: int
     default: 0
   cache_folder:
-    description: Where the file is kept. Only its owner may be able to enter it (mode 0700), as which it is made.
+    description:
+      - Where the file is kept. Only its owner may be able to enter it (mode 0700), as which it is made.
+      - When it cannot be written to, that is a warning, because EC2 has answered.
     type: path
     default: ~/.cache/renderfarm-inventory
   compose:
     description:
-      - Variables to make, each by an expression over those of the host. A tag in it is a text, never a template.
-      - Groups and variables of the description above need none, and cost next to nothing; each expression here takes
-        about a tenth of a millisecond for each host.
+      - Variables to make, each by an expression over those of the host, C(inventory_hostname) and C(group_names) among
+        them. A tag in it is a text, never a template.
+      - Groups and variables of the description above need none, and cost next to nothing; each expression here is
+        evaluated for each host.
   groups:
     description: Groups to make, each with an expression that says whether a host is in it.
   keyed_groups:
@@ -123,6 +127,8 @@ notes:
   - C(AWS_ENDPOINT_URL) and C(AWS_ENDPOINT_URL_EC2) are honoured, as are the proxy settings and C(AWS_CA_BUNDLE).
   - Tags are never templates. What looks like one stays the text that it is.
   - Requests that EC2 throttles are repeated up to 8 times with growing pauses.
+  - A server that takes a request and says nothing is waited for 15 seconds and asked again as often as that. With the
+    pauses it is an error after less than four minutes.
 requirements:
   - botocore
 seealso:
@@ -222,7 +228,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
             with _without_garbage_collection():
                 farm = ec2_inventory.build(self._instances(cache), address=self.get_option("address"))
                 self._add(farm)
-        except (ec2_inventory_api.Unreadable, ec2_inventory_cache.UnsafeFolder, OSError) as error:
+        except (ec2_inventory_api.Unreadable, ec2_inventory_cache.UnsafeFolder) as error:
             raise AnsibleError(str(error)) from None  # ansible-core would tell the words of the cause once more
         self._add_constructed(farm)
 
@@ -264,7 +270,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
             self.display.warning(f"{error} Until then: the farm as EC2 described it {kept.age:.0f} s ago.")
             return kept.instances
         if file:
-            ec2_inventory_cache.write(file, instances)
+            try:
+                ec2_inventory_cache.write(file, instances)
+            except OSError as error:  # EC2 has answered in full, so this costs time and no hosts
+                self.display.warning(
+                    f"What EC2 said cannot be kept in {file.parent} ({error}), so it is asked each time. Remedy: "
+                    "make room there, or name a folder in cache_folder that you can write to."
+                )
         return instances
 
     def _add(self, farm: ec2_inventory.Farm) -> None:
@@ -292,11 +304,12 @@ class InventoryModule(BaseInventoryPlugin, Constructable):  # type: ignore[misc]
         if not (compose or groups or keyed_groups):
             return
         _compile_once(self.templar)
-        for host in farm.hosts:
-            variables = self.inventory.hosts[host.name].vars
-            self._set_composite_vars(compose, variables, host.name, strict=strict)
-            self._add_host_to_composed_groups(groups, variables, host.name, strict=strict, fetch_hostvars=False)
-            self._add_host_to_keyed_groups(keyed_groups, variables, host.name, strict=strict, fetch_hostvars=False)
+        for name in (host.name for host in farm.hosts):
+            # Asked again for each kind: they are the host's variables and groups as they are by then, and its name.
+            variables = self.inventory.hosts[name].get_vars
+            self._set_composite_vars(compose, variables(), name, strict=strict)
+            self._add_host_to_composed_groups(groups, variables(), name, strict=strict, fetch_hostvars=False)
+            self._add_host_to_keyed_groups(keyed_groups, variables(), name, strict=strict, fetch_hostvars=False)
 
 
 def _compile_once(templar: Any) -> None:
@@ -305,7 +318,7 @@ def _compile_once(templar: Any) -> None:
     ansible-core has no option for it, so this reaches into the templar. Without what it reaches for, expressions are
     compiled for each host, with the same outcome.
     """
-    engine = getattr(templar, "_engine", None)
+    engine: Any = getattr(templar, "_engine", None)
     if hasattr(engine, "_compile_expression"):
         engine._compile_expression = once_for_each(engine._compile_expression)
 

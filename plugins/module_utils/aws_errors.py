@@ -106,14 +106,15 @@ def remedy(code: str) -> str:
     return _REMEDIES.get(code, "")
 
 
-def explain(error: BaseException, *, doing: str) -> str:
+def explain(error: BaseException, *, doing: str, first: str = "") -> str:
     """One line for the user: what was being done, what came back, what helps.
 
-    ``doing`` completes "Could not ...", e.g. ``list the instances of region eu-central-1``.
+    ``doing`` completes "Could not ...", e.g. ``list the instances of region eu-central-1``. ``first`` is a remedy that
+    the caller knows, to be tried before that of the error code.
     """
     code = error_code(error)
     text = f"Could not {doing}: {str(error).strip().rstrip('.') or code}"
     if code not in text:
         text += f" ({code})"
-    advice = remedy(code) or remedy(type(error).__name__)
+    advice = "; ".join(filter(None, (first, remedy(code) or remedy(type(error).__name__))))
     return f"{text}. Remedy: {advice}." if advice else f"{text}."

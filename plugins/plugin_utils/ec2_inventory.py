@@ -49,7 +49,9 @@ _RESERVED_NAMES = frozenset(
     | {PARENT_LIFECYCLES, PARENT_ZONES, PARENT_TYPES, PARENT_STATES}
     | {*ROLE_GROUPS.values(), *LIFECYCLE_GROUPS.values()}
 )
-_LONGEST_NAME = 100  # characters; a file of host_vars is named like its host, in at most 255 bytes
+# A file of host_vars is named like its host, in at most 255 bytes: 20 are kept free for an instance id behind the name,
+# 5 for ".yaml".
+_MOST_CHARACTERS, _MOST_BYTES = 100, 230
 
 # What ends like the name of another instance's host, or begins like a group.
 _MEANS_ELSE = re.compile(rf"\bi-[0-9a-f]+$|^(?:{_ZONE_GROUP}|{_TYPE_GROUP}|{_STATE_GROUP})_")
@@ -112,7 +114,7 @@ def option_problems(config: Iterable[str], options: Mapping[str, Mapping[str, An
     aliases = {alias: name for name, option in options.items() for alias in option.get("aliases", ())}
     known = sorted({*options, *aliases})
     keys = [str(key) for key in config]
-    problems = [f"unknown option '{key}': {_did_you_mean(key, known)}" for key in keys if key not in known]
+    problems = [f"unknown option '{key}': {did_you_mean(key, known)}" for key in keys if key not in known]
     return problems + [
         f"'{alias}' is another name of '{name}': leave one out"
         for alias, name in aliases.items()
@@ -124,7 +126,7 @@ def setting_problems(*, farm: str, regions: Sequence[Any], states: Sequence[Any]
     """A sentence for each setting that cannot be meant, with what to write instead."""
     problems = _region_problems(regions)
     problems += [
-        f"'{state}' in 'states' is no state of an instance: {_did_you_mean(state, STATES)}"
+        f"'{state}' in 'states' is no state of an instance: {did_you_mean(state, STATES)}"
         for state in states
         if state not in STATES
     ]
@@ -158,7 +160,8 @@ def _region_problems(regions: Sequence[Any]) -> list[str]:
     ]
 
 
-def _did_you_mean(word: Any, known: Sequence[str]) -> str:
+def did_you_mean(word: Any, known: Sequence[str]) -> str:
+    """A question with what is nearest to a word that is not known, or all that is known when nothing is near."""
     near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"did you mean '{near[0]}'?" if near else f"use {', '.join(known)}"
 
@@ -175,9 +178,11 @@ def safe_group(prefix: str, value: str) -> str:
 def clean_name(text: str) -> str:
     """A host name out of a Name tag: letters, digits, ``_``, ``.`` and ``-``; anything else becomes one ``-``.
 
-    So it can be neither a pattern (``web[1:9]``, ``!manager``) nor a path, nor more than one line.
+    So it can be neither a pattern (``web[1:9]``, ``!manager``) nor a path, nor more than one line. A longer
+    name than files may have is cut between two characters.
     """
-    return re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_LONGEST_NAME]
+    name = re.sub(r"[^\w.-]+", "-", text).strip("-.")[:_MOST_CHARACTERS]
+    return name.encode()[:_MOST_BYTES].decode(errors="ignore")
 
 
 def host_names(instances: Iterable[Instance]) -> dict[str, str]:

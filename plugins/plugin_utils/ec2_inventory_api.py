@@ -18,11 +18,13 @@ from typing import Any, NamedTuple, Protocol
 from xml.etree import ElementTree
 
 from ..module_utils.aws_errors import explain
-from .ec2_inventory import TAG_FARM, Instance
+from .ec2_inventory import TAG_FARM, Instance, did_you_mean
 
 # The most that DescribeInstances gives in one answer (EC2 API Reference, DescribeInstances, MaxResults).
 PAGE_SIZE = 1000
 _MOST_AT_ONCE = 16
+# Seconds without a byte of the answer. Each repetition waits as long again, so botocore's 60 would be nine minutes.
+_READ_TIMEOUT = 15
 
 _WHOLE_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
@@ -117,7 +119,8 @@ def connect(profiles: Sequence[str], regions: Sequence[str]) -> dict[Place, Clie
         raise Unreadable(
             f"botocore is missing in the Python that runs Ansible ({missing}). Remedy: pip install boto3."
         ) from missing
-    config = Config(retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=60)
+    retries = {"mode": "standard", "max_attempts": 8}
+    config = Config(retries=retries, connect_timeout=5, read_timeout=_READ_TIMEOUT)
     clients: dict[Place, Client] = {}
     loader = botocore.loaders.Loader()
     loader.load_service_model = _lean(loader.load_service_model)
@@ -131,6 +134,12 @@ def connect(profiles: Sequence[str], regions: Sequence[str]) -> dict[Place, Clie
                 clients[Place(profile, region)] = client
         except _expected_errors() as error:
             raise Unreadable(explain(error, doing="make clients for EC2")) from error
+        except ValueError as error:  # what botocore raises for settings that it does not check itself
+            setting = (
+                "correct the setting in the environment or in ~/.aws/config; AWS_ENDPOINT_URL begins with http:// or "
+                "https://"
+            )
+            raise Unreadable(explain(error, doing="make clients for EC2", first=setting)) from error
     return clients
 
 
@@ -179,8 +188,28 @@ def fetch(clients: Mapping[Place, Client], farm: str, states: Sequence[str]) -> 
             try:
                 found += answer.result()
             except _expected_errors() as error:
-                raise Unreadable(explain(error, doing=f"list the instances of farm '{farm}' in {place}")) from error
+                doing = f"list the instances of farm '{farm}' in {place}"
+                raise Unreadable(explain(error, doing=doing, first=_region_remedy(error, place))) from error
         return found
+
+
+def _region_remedy(error: Exception, place: Place) -> str:
+    """What helps when nobody answered because there is no such region; empty when it is not that.
+
+    Asked only after an error: reading what botocore knows of regions takes a tenth of a second, and it may be too old
+    to know one that is new.
+    """
+    import botocore.session
+    from botocore.exceptions import ConnectionError as NobodyAnswers
+
+    if not isinstance(error, NobodyAnswers):
+        return ""
+    session = botocore.session.Session(profile=place.profile)
+    partitions = session.get_available_partitions()
+    known = [region for partition in partitions for region in session.get_available_regions("ec2", partition)]
+    if place.region in known:
+        return ""
+    return f"correct the region (botocore knows no '{place.region}': {did_you_mean(place.region, known)})"
 
 
 def _fetch_place(client: Client, farm: str, states: Sequence[str]) -> list[Instance]:
@@ -231,12 +260,13 @@ def read_page(body: bytes, region: str) -> tuple[list[Instance], str | None]:
     if name != "DescribeInstancesResponse" or reservations is None:
         raise IncompleteAnswer("the answer to DescribeInstances holds no list of reservations")
     reader = _PageReader(prefix, region)
-    instances = [
-        reader.instance(instance, reservation.findtext(f"{prefix}ownerId", ""))
-        for reservation in reservations
-        for listed in reservation.iterfind(f"{prefix}instancesSet")
-        for instance in listed
-    ]
+    instances = []
+    for reservation in reservations:
+        listed = reservation.find(f"{prefix}instancesSet")
+        if listed is None:
+            raise IncompleteAnswer("a reservation in the answer to DescribeInstances holds no list of instances")
+        account = reservation.findtext(f"{prefix}ownerId", "")
+        instances += [reader.instance(instance, account) for instance in listed]
     return instances, root.findtext(f"{prefix}nextToken") or None
 
 

@@ -26,11 +26,15 @@ from .ec2_inventory import Instance
 _TELLING_VARIABLES = (
     "AWS_ACCESS_KEY_ID",
     "AWS_CONFIG_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_DEFAULT_PROFILE",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_EC2",
     "AWS_PROFILE",
     "AWS_ROLE_ARN",
     "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
 )
 
 
@@ -69,7 +73,7 @@ def write(path: Path, instances: Iterable[Instance]) -> None:
 
 
 def read(path: Path) -> Kept | None:
-    """The answer that was kept; None when there is none that can be used. Raises UnsafeFolder, OSError."""
+    """The answer that was kept; None when there is none that can be used. Raises UnsafeFolder."""
     try:
         _check(path.parent)
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -77,7 +81,7 @@ def read(path: Path) -> Kept | None:
             return None  # written by another version
         age = time.time() - kept["asked"]
         instances = [Instance(*values) for values in kept["instances"]]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return Kept(instances, age) if age >= 0 else None
 
@@ -85,7 +89,12 @@ def read(path: Path) -> Kept | None:
 def _check(folder: Path) -> None:
     """The folder is this user's and nobody else's, as a file system says it (a symbolic link is not followed)."""
     status = folder.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise UnsafeFolder(
+            f"{folder} is not a folder of your own (nor is a link to one), so others could write hosts into it. "
+            "Remedy: name another folder in cache_folder."
+        )
+    if status.st_mode & 0o077:
         raise UnsafeFolder(
             f"{folder} is not a folder that only its owner can enter, so others could write hosts into it. "
             f"Remedy: chmod 700 {folder}, or name another folder in cache_folder."

@@ -12,6 +12,7 @@ expansion of environment variables in paths (the host's business).
 from __future__ import annotations
 
 import ast
+import difflib
 import json
 import os
 import re
@@ -80,17 +81,17 @@ class Checked:
 
 
 def check(module: str, arguments: Mapping[str, Any], *, script: str = "", ignore_unknown: bool = False) -> Checked:
-    """Check a module's arguments as the module itself does.
+    """Check a module's arguments as the module itself does; old-style modules refuse unknown options here, too.
 
     :param module: fully qualified name, such as ``ansible.windows.win_service``.
     :param arguments: without the internal ``_ansible_*`` ones.
     :param script: the module's script from the payload (``Request.script``).
     :param ignore_unknown: ``_ansible_ignore_unknown_opts`` of the payload.
     :raises ModuleArgumentError: with the module's own message.
-    :raises RehearsalError: when nothing is known about the module.
+    :raises RehearsalError: when nothing is known about the module, or about an option that it would ignore on Windows.
     """
     spec = specification(module, script)
-    checker = _LegacyChecker(module) if spec.legacy else _BasicChecker(module, ignore_unknown or spec.free_form)
+    checker = (_LegacyChecker if spec.legacy else _BasicChecker)(module, ignore_unknown or spec.free_form)
     result = checker.run(spec, dict(arguments))
     hidden = {name for key, option in spec.options.items() if option.no_log for name in (key, *option.aliases)}
     return Checked(result, tuple(checker.warnings), spec.supports_check_mode, frozenset(hidden))
@@ -630,11 +631,16 @@ class _BasicChecker:
         return result
 
 
-class _LegacyChecker:
-    """``Get-AnsibleParam``: old-style modules ignore what they do not know, which the rehearsal says as a warning."""
+# What an action sends that its own script does not know, beside what begins with "_": no mistake of a playbook.
+_SENT_BY_ACTION: Final[Mapping[str, tuple[str, ...]]] = {"ansible.windows.win_copy": ("symlinks",)}
 
-    def __init__(self, module: str) -> None:
+
+class _LegacyChecker:
+    """``Get-AnsibleParam``, but unknown options are refused: Windows ignores them, so a typing error would pass."""
+
+    def __init__(self, module: str, ignore_unknown: bool) -> None:
         self.module = module
+        self.ignore_unknown = ignore_unknown
         self.warnings: list[str] = []
 
     def run(self, spec: Spec, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -651,13 +657,17 @@ class _LegacyChecker:
             else:
                 result[name] = self._value(found, option, arguments[found])
         for key in given.values():
+            if not (self.ignore_unknown or key.startswith("_") or key in _SENT_BY_ACTION.get(self.module, ())):
+                raise self._unknown(spec, key)
             result[key] = arguments[key]
-            if not key.startswith("_"):
-                self.warnings.append(
-                    f"{self.module} ignores the unknown option {key!r} (modules of the old style do not check);"
-                    f" known: {', '.join(sorted(name for name in spec.options if not name.startswith('_')))}"
-                )
         return result
+
+    def _unknown(self, spec: Spec, key: str) -> RehearsalError:
+        names = {name for option, meta in spec.options.items() for name in (option, *meta.aliases)}
+        known = sorted(name for name in names if not name.startswith("_"))
+        near = difflib.get_close_matches(key.lower(), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        return RehearsalError(f"{self.module} does not know the option {key!r} and would ignore it on Windows: {hint}")
 
     def _value(self, name: str, option: Option, value: Any) -> Any:
         if option.choices:
@@ -700,7 +710,7 @@ class _LegacyChecker:
         raise ModuleArgumentError(f"Get-AnsibleParam: Parameter '{name}' is not a YAML list.")
 
     def _warn_nested(self, name: str, option: Option, value: Any) -> None:
-        """Warn of keys that the documentation does not know."""
+        """Warn of keys that the documentation does not know; it lacks some, so the stand-in refuses what is wrong."""
         if option.spec is None:
             return
         legal = {key.lower() for inner, meta in option.spec.options.items() for key in (inner, *meta.aliases)}

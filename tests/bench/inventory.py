@@ -229,6 +229,12 @@ def misses(ours: Contender, peer: Contender) -> list[str]:
     return found
 
 
+def verdict(ours: Contender, peer: Contender) -> str:
+    """The targets that were missed, and those of which nobody knows because their size was not measured."""
+    unknown = [size for size in (RATIOS_AT, NO_SLOWER_AT) if size not in ours.cpu or size not in peer.cpu]
+    return "; ".join([*misses(ours, peer), *(f"not measured at {size} instances" for size in unknown)]) or "none"
+
+
 def per_host(contender: Contender, size: int) -> float:
     """CPU milliseconds for each host above those of an empty farm."""
     return (contender.seconds(size) - contender.seconds(0)) / size * 1000
@@ -269,7 +275,7 @@ def report(contenders: list[Contender], parts: dict[str, float], about: dict[str
         "group by group and variable by variable, before they were timed.",
         f"- CPU for each host above an empty farm: {growth or 'not measured'} (at most {MILLISECONDS_PER_HOST}).",
         f"- Targets at {RATIOS_AT} instances: 1/{1 / CPU_RATIO:.0f} of the CPU, 1/{1 / MEMORY_RATIO:.0f} of memory; "
-        f"at {NO_SLOWER_AT}: no slower. Missed: {'; '.join(misses(ours, peers[0])) or 'none'}.",
+        f"at {NO_SLOWER_AT}: no slower. Missed: {verdict(ours, peers[0])}.",
         "",
         f"Where the CPU time of one run goes with {about['profiled']} instances (a clock around these parts only, "
         "which costs nothing itself; medians):",

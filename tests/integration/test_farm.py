@@ -172,6 +172,7 @@ def test_module_shows_and_changes_nothing_in_check_mode(farm):
     ("tag", "message"),
     [
         ("wrong_option", r"Unsupported parameters.*nam"),
+        ("ignored_option", r"win_file does not know the option 'recurs'"),
         ("unknown_module", r"no stand-in.*win_dns_client"),
         ("unknown_powershell", r"rehearsal"),
     ],

@@ -286,5 +286,5 @@ def test_confirmed_removal_takes_the_remote_node(farm: Rehearsal) -> None:
 def test_farm_goes_down_and_leaves_nothing(farm: Rehearsal) -> None:
     farm.playbook("farm-up.yml", *WANTED)
     farm.playbook("farm-down.yml")
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
     proof_link.prove_no_leaks(farm)

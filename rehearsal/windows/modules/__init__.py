@@ -46,9 +46,6 @@ TABLE: dict[str, StandIn] = {
 }
 """Fully qualified name -> stand-in.  win_template, win_reboot and fetch have no script: they work through these."""
 
-# The action win_copy sends an option that its own script does not know; nobody is to be warned of that.
-_SENT_BY_ACTION = {"ansible.windows.win_copy": {"symlinks"}}
-
 
 async def run(host: WindowsHost, request: Request, user: str) -> dict[str, Any]:
     """Run a module; gives its result, ``failed`` when its arguments are wrong, it fails or nothing stands in for it."""
@@ -61,11 +58,10 @@ async def run(host: WindowsHost, request: Request, user: str) -> dict[str, Any]:
         return {"failed": True, "changed": False, "msg": message}
     internal = request.internal
     check_mode = bool(internal.get("check_mode"))
-    ignored = _SENT_BY_ACTION.get(request.module, set())
     try:
         checked = specs.check(
             request.module,
-            {name: value for name, value in request.arguments.items() if name not in ignored},
+            request.arguments,
             script=request.script,
             ignore_unknown=bool(internal.get("ignore_unknown_opts")),
         )

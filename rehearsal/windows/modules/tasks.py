@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import re
 from datetime import datetime
 from typing import Any
@@ -19,6 +20,7 @@ _LOGON_NAMES = {number: f"TASK_LOGON_{name.upper()}" for name, number in _LOGON.
 _RUN_LEVEL_NAMES = {0: "TASK_RUNLEVEL_LUA", 1: "TASK_RUNLEVEL_HIGHEST"}
 _SERVICE_ACCOUNTS = ("S-1-5-18", "S-1-5-19", "S-1-5-20")
 _COMMON = ("enabled", "end_boundary", "execution_time_limit", "repetition", "start_boundary")
+_REPETITION = ("interval", "duration", "stop_at_duration_end")
 # Trigger type -> mandatory and optional keys.
 _TRIGGERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "boot": ((), (*_COMMON, "delay")),
@@ -131,20 +133,21 @@ def _actions(call: Call) -> list[dict[str, Any]] | None:
     for entry in call.get("actions"):
         if "path" not in entry:
             raise call.fail("action entry must contain the key 'path'")
-        _warn_unknown(call, "action", entry, ("path", "arguments", "working_directory"))
+        _refuse_unknown(call, "action", entry, ("path", "arguments", "working_directory"))
         actions.append(
             {key: entry[key] for key in ("path", "arguments", "working_directory") if entry.get(key) is not None}
         )
     return actions
 
 
-def _warn_unknown(call: Call, kind: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:
+def _refuse_unknown(call: Call, kind: str, entry: dict[str, Any], known: tuple[str, ...]) -> None:
+    """The real module ignores such a key with a warning, with which a typing error would pass."""
     for key in entry:
         if key not in known and key != "type":
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
             valid = "', '".join(known)
-            call.warnings.append(
-                f"key '{key}' for {kind} entry is not valid and will be ignored, valid keys are '{valid}'"
-            )
+            hint = f"did you mean '{near[0]}'?" if near else f"valid keys are '{valid}'"
+            raise call.fail(f"key '{key}' for {kind} entry is not valid and would be ignored on Windows: {hint}")
 
 
 def _triggers(call: Call) -> list[dict[str, Any]] | None:
@@ -165,10 +168,10 @@ def _triggers(call: Call) -> list[dict[str, Any]] | None:
             if key not in trigger:
                 needed = "', '".join(mandatory)
                 raise call.fail(f"mandatory key '{key}' for trigger is not set, mandatory keys are '{needed}'")
-        _warn_unknown(call, "trigger", trigger, mandatory + optional)
+        _refuse_unknown(call, "trigger", trigger, mandatory + optional)
+        _refuse_unknown(call, "repetition", trigger.get("repetition") or {}, _REPETITION)
         _check_times(call, trigger)
-        known = {"type", *mandatory, *optional}
-        triggers.append({key: value for key, value in trigger.items() if key in known and value is not None})
+        triggers.append({key: value for key, value in trigger.items() if value is not None})
     return triggers
 
 

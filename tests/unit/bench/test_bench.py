@@ -94,6 +94,23 @@ def test_missed_targets_are_told():
     assert len(slow) == 4
 
 
+@pytest.mark.parametrize(
+    ("sizes", "told"),
+    [
+        ((0, 100, 5000), "none"),
+        ((0, 100), "not measured at 5000 instances"),
+        ((0, 5000), "not measured at 100 instances"),
+        ((0, 20), "not measured at 5000 instances; not measured at 100 instances"),
+    ],
+)
+def test_a_target_that_was_not_measured_is_not_met(sizes, told):
+    ours = contender("ours", dict.fromkeys(sizes, 1), 100)
+    peers = [contender("peer", dict.fromkeys(sizes, 20), 400)] * 2
+    about = {"command": "`make bench`", "machine": "one", "profiled": 100, "bare": 0.5}
+    assert inventory.verdict(ours, peers[0]) == told
+    assert f"Missed: {told}.\n" in inventory.report([ours, *peers], {"start": 1.0}, about)
+
+
 def test_a_section_is_replaced_and_the_others_stay_in_their_order(tmp_path):
     path = tmp_path / "benchmarks.md"
     for name, text in (("farm", "one\n\n| a |"), ("inventory", "two"), ("farm", "three"), ("controller", "four")):
@@ -110,7 +127,8 @@ def test_a_section_is_replaced_and_the_others_stay_in_their_order(tmp_path):
 
 def test_the_document_of_this_project_is_read_whole():
     text = document.DOCUMENT.read_text()
-    assert text.count(": begin -->") == len(document._SECTION.findall(text)) >= 3
+    assert text.count(": begin -->") == len(document._SECTION.findall(text))
+    assert [name for name, _ in document._SECTION.findall(text)] == list(document.SECTIONS)
 
 
 def test_the_command_that_is_told_is_the_one_that_ran():

@@ -57,6 +57,59 @@ def test_own_values_are_read_by_name():
     }
 
 
+RIGHT = NODE.replace(
+    b"</ManagerPort>", b"</ManagerPort><ServerPort>3233</ServerPort><AutomaticSearch>0</AutomaticSearch>"
+)
+
+
+def test_right_values_of_a_node_are_no_problem():
+    assert proof.own_problems(RIGHT, "ip-10-0-0-21") == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "problem"),
+    [
+        (b">10.0.0.10<", b">10.0.0.11<", "ManagerName is '10.0.0.11', expected '10.0.0.10'"),
+        (b">3234<", b">3233<", "ManagerPort is '3233', expected '3234'"),
+        (b"<ServerPort>3233</ServerPort>", b"", "ServerPort is None, expected '3233'"),
+        (b">255.255.255.0<", b">255.255.0.0<", "NetworkMask is '255.255.0.0', expected '255.255.255.0'"),
+        (b"<AutomaticSearch>0", b"<AutomaticSearch>1", "AutomaticSearch is '1', expected '0'"),
+        (b"<ServerName>ip-10-0-0-21", b"<ServerName>old", "ServerName is 'old', expected 'ip-10-0-0-21'"),
+    ],
+)
+def test_each_wrong_value_of_a_node_is_told(good, bad, problem):
+    assert good in RIGHT
+    assert proof.own_problems(RIGHT.replace(good, bad), "ip-10-0-0-21") == [problem]
+    assert problem.split()[0] in proof.OWN_ELEMENTS
+
+
+class Region:
+    """What the AWS CLI answers of a region with these images, their snapshots and ``other`` things."""
+
+    def __init__(self, images: int, **other: list[dict[str, str]]) -> None:
+        names = [f"snap-{number}" for number in range(images)]
+        self.has = {
+            "Images": [{"BlockDeviceMappings": [{"Ebs": {"SnapshotId": name}}]} for name in names],
+            "Snapshots": [{"SnapshotId": name} for name in names],
+            **other,
+        }
+
+    def aws(self, *_):
+        kinds = ("Reservations", "Volumes", "NetworkInterfaces", "Addresses", "LaunchTemplates")
+        return {**{kind: [] for kind in kinds}, **self.has}
+
+
+def test_what_is_left_is_told_and_the_images_are_counted():
+    assert proof.prove_nothing_left(Region(1), images=1) == "nothing left but 1 image with 1 snapshot"
+    for images in (0, 2):
+        with pytest.raises(session.ProofError, match=f"there are {images} images, expected 1"):
+            proof.prove_nothing_left(Region(images), images=1)
+    with pytest.raises(session.ProofError, match=r"there is left: .*volumes"):
+        proof.prove_nothing_left(Region(1, Volumes=[{"VolumeId": "vol-1"}]), images=1)
+    with pytest.raises(session.ProofError, match="snapshots of no image"):
+        proof.prove_nothing_left(Region(1, Snapshots=[{"SnapshotId": "snap-9"}]), images=1)
+
+
 def test_recap_is_read():
     output = """
 PLAY RECAP *****

@@ -235,6 +235,23 @@ def test_expressions_make_variables_and_groups(parse):
 
 
 @mock_aws
+def test_expressions_know_the_name_and_the_groups_of_the_host(parse):
+    launch("eu-central-1", 1, TAGS)
+    launch("eu-central-1", 1, {**TAGS, "renderfarm:role": "manager", "Name": "studio-manager"})
+    inventory = parse(
+        compose={"label": "inventory_hostname ~ '/' ~ inventory_hostname_short"},
+        groups={"head": "inventory_hostname == 'studio-manager'", "busy": "'render_nodes' in group_names"},
+        keyed_groups=[{"key": "('head' in group_names) | string", "prefix": "is_head"}],
+    )
+    groups = {name: [host.name for host in group.hosts] for name, group in inventory.groups.items()}
+    assert groups["head"] == groups["is_head_True"] == ["studio-manager"]
+    assert groups["busy"] == groups["is_head_False"] and len(groups["busy"]) == 1
+    variables = inventory.hosts["studio-manager"].vars
+    assert variables["label"] == "studio-manager/studio-manager"
+    assert not {"group_names", "inventory_hostname"} & set(variables)
+
+
+@mock_aws
 def test_each_expression_is_compiled_once(parse, monkeypatch):
     from ansible._internal._templating._jinja_bits import AnsibleEnvironment
 
@@ -334,6 +351,25 @@ def test_a_cache_that_others_can_write_is_an_error(kept, tmp_path):
     (tmp_path / "cache").chmod(0o777)
     with pytest.raises(AnsibleError, match="chmod 700"):
         kept(3)
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_cache_that_cannot_be_written_is_a_warning(kept, tmp_path, monkeypatch, problem):
+    def fail(**_: Any) -> None:
+        raise problem
+
+    monkeypatch.setattr(ec2_farm.ec2_inventory_cache.tempfile, "mkstemp", fail)
+    hosts, told = kept(3)
+    assert hosts == 3
+    assert (
+        str(tmp_path / "cache") in told and problem.strerror in told and "Remedy: " in told and "cache_folder" in told
+    )
+
+
+def test_a_cache_folder_under_a_file_is_a_warning(kept, tmp_path):
+    (tmp_path / "file").write_text("")
+    hosts, told = kept(3, cache_folder=str(tmp_path / "file" / "cache"))
+    assert hosts == 3 and "cannot be kept" in told
 
 
 def test_a_cache_that_answers_needs_no_botocore(kept, monkeypatch):
@@ -455,6 +491,9 @@ def test_ansible_inventory_fails_on_a_mistake(tmp_path, endpoint):
     done = ansible_inventory(tmp_path, endpoint, {**CONFIG, "adress": "public"}, "--graph")
     assert done.returncode != 0
     assert "did you mean 'address'" in done.stderr
+    # ansible.cfg tells the user of this second complaint, and that the first one counts
+    assert done.stderr.count("Failed to parse inventory with 'yaml' plugin: Plugin configuration YAML file") == 1
+    assert done.stderr.index("did you mean 'address'") < done.stderr.index("with 'yaml' plugin")
 
 
 def test_a_template_in_a_tag_reaches_commands_and_plays_as_the_text_that_it_is(tmp_path, endpoint, monkeypatch):

@@ -201,6 +201,9 @@ def test_names_that_mean_something_else_get_the_instance_id(name):
         ("Knoten-Ä", "Knoten-Ä"),
         ("узел", "узел"),
         ("ü" * 256, "ü" * 100),
+        ("渲染" * 128, "渲染" * 38),
+        ("a" + "渲染" * 128, "a" + "渲染" * 38),
+        ("𠀀" * 64, "𠀀" * 57),
     ],
 )
 def test_a_host_name_is_neither_pattern_nor_path_nor_template(name, clean):
@@ -218,6 +221,13 @@ def test_names_that_become_equal_by_cleaning_or_cutting_are_shared_names():
     one, two = machine(1, tags={"Name": "a b"}), machine(2, tags={"Name": "a/b"})
     assert names(one, two) == ["a-b", f"a-b-{two.instance_id}"]
     assert len(set(names(*(machine(n, tags={"Name": "x" * 255 + str(n)}) for n in (1, 2))))) == 2
+
+
+@given(st.text(min_size=1, max_size=256))
+def test_a_file_of_host_vars_can_be_named_like_any_host(name):
+    one, two = (instance(n, tags={"Name": name + str(n)}) for n in (1, 2))
+    assert len(set(names(one, two))) == 2
+    assert all(len(f"{host}.yaml".encode()) <= 255 for host in names(one, two))
 
 
 # -------------------------------------------------------------------------------------------------- variables, groups

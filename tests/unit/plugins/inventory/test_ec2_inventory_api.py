@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -187,6 +189,12 @@ def test_an_unknown_profile_is_told_with_a_remedy():
         api.connect(["nosuch"], [REGION])
 
 
+def test_an_endpoint_without_its_scheme_is_told_with_a_remedy(region, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:4566")
+    with pytest.raises(api.Unreadable, match=r"localhost:4566.*Remedy: .*AWS_ENDPOINT_URL begins with http://"):
+        fetch()
+
+
 def test_wildcards_in_the_name_of_a_farm_mean_themselves():
     assert api.request("a*b?\\", ["running"])["Filters"][0]["Values"] == ["a\\*b\\?\\\\"]
 
@@ -261,6 +269,44 @@ def test_no_network_is_an_error_with_a_remedy(region, monkeypatch):
         fetch()
 
 
+def test_a_server_that_says_nothing_is_an_error_before_long(region, monkeypatch):
+    pauses = 1 + 2 + 4 + 8 + 16 + 20 + 20 + 20  # at most, in any version of botocore
+    assert 9 * api._READ_TIMEOUT + pauses < 4 * 60
+    monkeypatch.setattr(api, "_READ_TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0), backlog=20) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(api.Unreadable, match=r"Read timeout.*Remedy: check the network"):
+            fetch()
+        asked = 0
+        silent.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                silent.accept()[0].close()
+                asked += 1
+    assert asked == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("eu-centrl-1", r"Remedy: correct the region \(.*did you mean 'eu-central-1'\?\); check the network"),
+        ("us-gov-wst-1", "did you mean 'us-gov-west-1'"),
+        ("eu-central-1", "Remedy: check the network"),
+        ("cn-north-1", "Remedy: check the network"),
+    ],
+)
+def test_a_region_that_nobody_knows_is_told_when_nobody_answers(region, monkeypatch, name, words):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(api.Unreadable, match=words):
+        fetch(name)
+
+
+def test_a_region_that_answers_is_not_taken_for_a_misspelt_one(region):
+    region.answers = [(403, refusal("UnauthorizedOperation"))]
+    with pytest.raises(api.Unreadable, match="Remedy: allow the action"):
+        fetch("eu-central-9")
+
+
 def test_a_mistake_of_our_own_is_not_taken_for_ec2s():
     class Mistaken:
         def describe_instances(self, **_: Any) -> dict[str, Any]:
@@ -279,6 +325,7 @@ def test_a_mistake_of_our_own_is_not_taken_for_ec2s():
         b'{"Reservations": []}',
         b"<DescribeInstancesResponse/>",
         b"<DescribeVolumesResponse><reservationSet/></DescribeVolumesResponse>",
+        recorded.page(nodes(1) + "<item><ownerId>1</ownerId></item>"),
         recorded.page(nodes(1)).replace(b"<instanceId>i-00000000000000001</instanceId>", b""),
         recorded.page(nodes(1)).replace(b"<name>running</name>", b""),
         recorded.page(nodes(1)).replace(b"2026-10-14T08:00:01.000Z", b"yesterday"),

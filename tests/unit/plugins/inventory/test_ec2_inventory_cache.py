@@ -52,15 +52,17 @@ def test_a_link_to_a_folder_is_refused(file, tmp_path):
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     file.parent.parent.mkdir()
     file.parent.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(cache.UnsafeFolder):
+    with pytest.raises(cache.UnsafeFolder, match="name another folder") as refused:
         cache.read(file)
+    assert "chmod" not in str(refused.value)
 
 
 def test_a_folder_of_somebody_else_is_refused(file, monkeypatch):
     cache.write(file, [])
     monkeypatch.setattr(cache.os, "getuid", lambda: os.geteuid() + 1)
-    with pytest.raises(cache.UnsafeFolder):
+    with pytest.raises(cache.UnsafeFolder, match="name another folder") as refused:
         cache.read(file)
+    assert "chmod" not in str(refused.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"fields": [], "asked": 0, "instances": []}'])
@@ -77,6 +79,16 @@ def test_there_may_be_no_file(file):
     assert cache.read(file) is None
 
 
+def test_what_must_not_be_read_is_not_used(file, monkeypatch):
+    cache.write(file, [instance(1)])
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(cache.Path, "read_text", refuse)
+    assert cache.read(file) is None
+
+
 def test_an_answer_out_of_the_future_is_not_used(file, monkeypatch):
     cache.write(file, [instance(1)])
     monkeypatch.setattr(cache.time, "time", lambda: 0.0)
@@ -89,7 +101,18 @@ def test_another_question_has_another_file(file, name):
     assert cache.file_for(str(file.parent), QUESTION, {}) == file
 
 
-@pytest.mark.parametrize("name", ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_DEFAULT_PROFILE",
+        "AWS_ENDPOINT_URL",
+        "AWS_PROFILE",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ],
+)
 def test_another_account_has_another_file(file, name):
     other = cache.file_for(str(file.parent), QUESTION, {name: "other"})
     assert other != file and "other" not in other.name

@@ -37,6 +37,12 @@ def test_explain_names_what_was_done_the_code_and_a_remedy(error, code, helps):
         assert code in text
 
 
+def test_a_remedy_that_the_caller_knows_comes_first():
+    known = aws_errors.explain(NoCredentialsError(), doing="launch", first="do this")
+    assert "Remedy: do this; check the credentials" in known
+    assert aws_errors.explain(refused("SomethingNew"), doing="launch", first="do this").endswith("Remedy: do this.")
+
+
 def test_an_unknown_code_is_told_without_a_remedy():
     text = aws_errors.explain(refused("SomethingNew", "it broke."), doing="launch")
     assert "SomethingNew" in text and "it broke" in text and "Remedy" not in text

@@ -218,11 +218,31 @@ def test_choices_that_are_keys_of_a_table() -> None:
         specs.check("ansible.windows.win_package", {"path": "x", "provider": "zip"})
 
 
-def test_modules_of_the_old_style_ignore_unknown_options_with_a_warning() -> None:
-    checked = specs.check("ansible.windows.win_file", {"dest": "C:\\x", "state": "directory", "recurs": True})
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        (
+            "ansible.windows.win_file",
+            {"path": "C:\\x", "recurs": True},
+            r"ansible\.windows\.win_file does not know the option 'recurs' .* on Windows: known: .*path, ",
+        ),
+        ("ansible.windows.win_file", {"path": "C:\\x", "stat": "absent"}, r"'stat' .*: did you mean 'state'\?"),
+        ("ansible.windows.slurp", {"scr": "C:\\x", "src": "C:\\y"}, r"'scr' .*: did you mean 'src'\?"),
+    ],
+)
+def test_modules_of_the_old_style_refuse_what_windows_would_ignore(
+    module: str, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RehearsalError, match=message):
+        specs.check(module, arguments)
+    specs.check(module, arguments, ignore_unknown=True)
+
+
+def test_modules_of_the_old_style_take_aliases_any_case_and_what_actions_tell_them() -> None:
+    checked = specs.check("ansible.windows.win_file", {"Dest": "C:\\x", "State": "directory", "_told": True})
     assert checked.arguments["path"] == "C:\\x"
-    assert checked.arguments["recurs"] is True
-    assert "ignores the unknown option 'recurs'" in checked.warnings[0]
+    assert checked.arguments["_told"] is True
+    assert checked.warnings == ()
 
 
 @pytest.mark.parametrize(
