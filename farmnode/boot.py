@@ -10,7 +10,10 @@ and makes it right.  What may pass (`farmnode.errors.PASSING`) is tried again un
 ``boot`` in ``state.json``: ``started`` (UTC), ``event`` (``booting``, ``ready`` or ``failed``), ``instance``, ``role``,
 ``phase`` (the last one), ``phases`` (each with ``name``, ``started``, ``seconds``, ``tries``, ``outcome`` ``running``,
 ``done``, ``skipped`` or ``failed``, ``detail``), and at the end ``seconds``, ``processor_seconds`` of its process and,
-when it failed, ``reason``.
+when it failed, ``reason``.  Bookkeeping that fails is logged and stops nothing.
+
+``role`` in ``state.json`` is kept beside ``boot``, which each boot begins anew: a manager whose next boots do not get
+as far as their role must still know that it stays up.
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ _PATIENCE: Final = 10.0
 
 #: Seconds between two tries of a phase: first and most.
 _PAUSES: Final = (0.5, 5.0)
+
+#: Seconds for which the boot waits for a state.json that another program holds.
+_HELD: Final = 5.0
 
 #: How often, and after how many seconds, a machine of no use tries to end itself.
 _ENDING: Final = (5, 10.0)
@@ -67,7 +73,7 @@ class Boot:
         """Boot; returns the event that was also said on the serial port, ``ready`` or ``failed``."""
         log = self._machine.log
         log.info("boot begins")
-        before = self._remembered_role()
+        may_be_manager = self._may_be_manager()
         try:
             self._phase("metadata", self._metadata, 0)  # asks again by itself
             self._phase("role", self._role, 0)
@@ -76,10 +82,10 @@ class Boot:
             event = self._end("ready")
             self._machine.serial.say(event)
         except FarmNodeError as error:
-            event = self._failed(error.reason, error.message, before)
+            event = self._failed(error.reason, error.message, may_be_manager)
         except Exception as error:
             log.error(traceback.format_exc())
-            event = self._failed("unexpected", f"{type(error).__name__}: {error}", before)
+            event = self._failed("unexpected", f"{type(error).__name__}: {error}", may_be_manager)
         return event
 
     # ------------------------------------------------------------------------------------------------------- phases
@@ -223,15 +229,27 @@ class Boot:
             raise FarmNodeError("bad_user_data", "the <farm> part of the user data names no manager.")
         return self._told.manager
 
-    def _remembered_role(self) -> str | None:
-        """The role of the boot before this one, for the case that this one cannot find out."""
-        try:
-            boot = self._machine.state.load().get("boot")
-        except FarmNodeError as error:
-            self._machine.log.error(str(error))
-            return None
-        role = boot.get("role") if isinstance(boot, dict) else None
-        return role if isinstance(role, str) else None
+    def _may_be_manager(self) -> bool:
+        """Whether an earlier boot made this machine the manager, for the case that this one finds out no role.
+
+        A memory that cannot be understood is set aside, so that this boot can remember; it must not decide how the
+        machine ends, so as long as no boot finds out a role it may have been the manager.
+        """
+        machine = self._machine
+        remembered: dict[str, Any] = {}
+
+        def recall() -> None:
+            try:
+                remembered.update(machine.state.load())
+            except FarmNodeError as error:
+                if error.reason != "broken_state":
+                    raise
+                machine.log.error(machine.state.set_aside(error.message))
+                remembered.update(machine.state.load())
+
+        self._keep_book(recall, _HELD)
+        lost = not remembered or "memory" in remembered
+        return remembered.get("role", "manager" if lost else None) == "manager"
 
     # ------------------------------------------------------------------------------------------------- bookkeeping
 
@@ -257,7 +275,7 @@ class Boot:
         self._known["phases"].append(record)
         self._waiting_said = False
         self._machine.log.info(f"phase {name} begins")
-        self._machine.state.update(boot=self._known)
+        self._note()
         outcome, detail = "failed", ""
         try:
             outcome, detail = "done", self._try(run, record, begun + limit)
@@ -319,20 +337,40 @@ class Boot:
         said = self._event(event)
         used = round(self._machine.clock.processor(), 3)
         self._known |= {"event": event, "seconds": said["seconds"], "processor_seconds": used, **more}
-        try:
-            self._machine.state.update(boot=self._known)
-        except FarmNodeError as error:  # the disk is full, perhaps; the serial port is not
-            self._machine.log.error(str(error))
+        # `farmnode.watch` looks after machines of which it reads here that they are ready.
+        self._note(_HELD if event == "ready" else 0.0)
         return said | more
 
-    def _failed(self, code: str, reason: str, before: str | None) -> dict[str, Any]:
+    def _note(self, limit: float = 0.0) -> None:
+        """Remember how far the boot is, and the role as soon as it is known."""
+        known = self._known
+        role = {key: known[key] for key in ("role",) if key in known}
+        self._keep_book(lambda: self._machine.state.update(boot=known, **role), limit)
+
+    def _keep_book(self, work: Callable[[], None], limit: float) -> None:
+        """Do ``work``, again for ``limit`` seconds: the disk is full, perhaps, or a virus scanner holds the file."""
+        problem = ""
+
+        def done() -> bool:
+            nonlocal problem
+            try:
+                work()
+            except FarmNodeError as error:
+                problem = str(error)
+                return False
+            return True
+
+        if not self._machine.clock.wait(done, limit):
+            self._machine.log.error(problem)
+
+    def _failed(self, code: str, reason: str, may_be_manager: bool) -> dict[str, Any]:
         machine = self._machine
         more = {"phase": str(self._known.get("phase")), "code": code, "reason": reason}
         event = self._end("failed", **more)
         machine.serial.say(event)
-        role = self._known.get("role") or before
+        role = self._known.get("role")
         # Without a role it can only be a machine that nobody will use: an hour of it costs as much as one of use.
-        if role is None or role in farm.ROLES_THAT_END:
+        if role in farm.ROLES_THAT_END or (role is None and not may_be_manager):
             self._leave()
             machine.log.info("shutting down: this machine is of no use")
             self._shut_down()

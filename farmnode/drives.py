@@ -3,7 +3,10 @@ r"""The farm's share, for every account of this machine: by its UNC name and as 
 Backburner's services log on as Local Service, which shows itself to other machines as nobody, and drive letters belong
 to one logon session (Windows documentation, "LocalService account" and "Services and Redirected Drives").  What Windows
 offers for that is a global mapping: "Any users, applications, or containers can now access data on the G: drive"
-(SmbShare module, ``New-SmbGlobalMapping``; Windows Server 2019 and newer).  It is made at each boot and not kept.
+(SmbShare module, ``New-SmbGlobalMapping``; Windows Server 2019 and newer).
+
+It is made at each boot and not kept.  Unless ``-Persistent $false`` says so Windows keeps it, with its password in the
+Credential Manager ("-Persistent value is true by default", kubernetes-csi/csi-driver-smb, issue 219).
 
 The password of the share is in no image, no user data and no file of a node.  The manager tells it over TLS to who asks
 from the farm's networks (`farmnode.drives_keys`); its certificate, which is no secret, is in the user data.  It goes to
@@ -32,9 +35,9 @@ _USER = re.compile(r"[A-Za-z0-9_.-]+(\\[A-Za-z0-9_.-]+)?")
 _MAP: Final = r"""
 $ErrorActionPreference = 'Stop'
 $secret = ConvertTo-SecureString -String ([Console]::In.ReadLine()) -AsPlainText -Force
-$credential = New-Object -TypeName System.Management.Automation.PSCredential -ArgumentList '{user}', $secret
+$who = New-Object -TypeName System.Management.Automation.PSCredential -ArgumentList '{user}', $secret
 Get-SmbGlobalMapping -LocalPath '{drive}' -ErrorAction SilentlyContinue | Remove-SmbGlobalMapping -Force
-New-SmbGlobalMapping -LocalPath '{drive}' -RemotePath '{unc}' -Credential $credential -RequirePrivacy $true
+New-SmbGlobalMapping -LocalPath '{drive}' -RemotePath '{unc}' -Credential $who -RequirePrivacy $true -Persistent $false
 """.strip()
 
 _UNMAP: Final = r"""

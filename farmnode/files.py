@@ -25,7 +25,9 @@ def beside(path: Path, data: bytes) -> Iterator[Path]:
             raise writing_failed(error, paths.shown(path)) from error
         yield place
     finally:
-        place.unlink(missing_ok=True)
+        # Gone already when it was moved; and one that another program holds is written over by the next.
+        with contextlib.suppress(OSError):
+            place.unlink()
 
 
 def move(new: Path, place: Path) -> None:

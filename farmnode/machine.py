@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from farmnode import paths
+from farmnode import lock, paths
 from farmnode.clock import Clock
-from farmnode.errors import FarmNodeError, writing_failed
 from farmnode.forwarding import Forwarding
 from farmnode.metadata import MetadataClient
 from farmnode.programs import Programs
@@ -18,19 +15,6 @@ from farmnode.report import Log, Serial
 from farmnode.routes import RouteTable
 from farmnode.services import Services
 from farmnode.state import State
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: BinaryIO) -> None:
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(file: BinaryIO) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class Machine:
@@ -48,7 +32,7 @@ class Machine:
         self.programs = programs or Programs()
         self.metadata = metadata or MetadataClient(self.clock)
         self.folder = folder or paths.state_folder()
-        self.state = State(self.folder)
+        self.state = State(self.folder, self.clock)
         self.log = Log(self.folder / "farmnode.log", self.clock)
         self.serial = Serial(self.folder, self.programs, self.log, self.clock)
         self.services = Services(self.programs, self.clock)
@@ -65,26 +49,6 @@ class Machine:
 
     @contextlib.contextmanager
     def alone(self, *, limit: float = 90.0) -> Iterator[None]:
-        """No other farmnode changes this machine meanwhile. The lock goes with the process, however it ends."""
-        path = self.folder / "farmnode.lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
-        except OSError as error:
-            raise writing_failed(error, paths.shown(path)) from error
-        with file:
-            if not self.clock.wait(lambda: _locked(file), limit):
-                raise FarmNodeError(
-                    "busy",
-                    f"another farmnode holds {paths.shown(path)} for more than {limit:g} seconds; "
-                    f"see {paths.shown(self.log.path)}, end that process and try again.",
-                )
+        """No other farmnode changes this machine meanwhile."""
+        with lock.held(self.folder / "farmnode.lock", self.clock, limit):
             yield
-
-
-def _locked(file: BinaryIO) -> bool:
-    try:
-        _try_lock(file)
-    except OSError:
-        return False
-    return True

@@ -217,17 +217,25 @@ class RouteTable:
         """Carry out ``change`` and see that it is so: the exit code of ``route.exe`` is 0 for some failures."""
         for route in change.remove:
             self._programs.check(_ROUTE, ["DELETE", *route.arguments])
-        for route in change.activate:
-            self._programs.check(_ROUTE, ["ADD", *route.arguments, "METRIC", str(route.metric)])
         said = ""
-        for route in change.add:
-            done = self._programs.check(_ROUTE, ["-p", "ADD", *route.arguments, "METRIC", str(route.metric)])
-            said += done.text + " "
-        present = self.persistent()
+        for options, routes in (([], change.activate), (["-p"], change.add)):
+            for route in routes:
+                words = [*options, "ADD", *route.arguments, "METRIC", str(route.metric)]
+                said += self._programs.check(_ROUTE, words).text + " "
+        present, used = self.persistent(), self.active().routes
+        # A route may be removed for the sake of one that differs in its metric only; the active table tells none.
+        stay = {(route.network, route.gateway) for route in (*change.add, *change.keep)}
         wrong = [route for route in change.add if route not in present]
-        wrong += [route for route in change.remove if route in present]
+        wrong += [route for route in change.remove if route in present or (route.network, route.gateway) in used - stay]
         if wrong:
             raise FarmNodeError("route", f"route.exe did not change {_list(wrong)}: {said.strip() or 'no output'}")
+        idle = [route for route in (*change.activate, *change.add) if (route.network, route.gateway) not in used]
+        if idle:
+            raise FarmNodeError(
+                "route",
+                f"route.exe keeps {_list(idle)} for the next start, but Windows does not use it now: "
+                f"{said.strip() or 'no output'}",
+            )
 
 
 def _list(things: Iterable[object]) -> str:

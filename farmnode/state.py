@@ -1,24 +1,29 @@
 r"""What farmnode remembers, in ``C:\ProgramData\RenderFarm``: ``state.json``, and whose image it is in ``image.json``.
 
-``state.json``: ``version`` 1; ``boot`` (see `farmnode.boot`); ``identity`` that backburner.xml carries;
-``backburner_xml``, its path; ``routes`` that farmnode set and may therefore remove.
+``state.json``: ``version`` 1; ``boot`` (see `farmnode.boot`); ``role``, the last that a boot found out; ``identity``
+that backburner.xml carries; ``backburner_xml``, its path; ``routes`` and ``null_routes`` that farmnode set and may
+therefore remove; ``memory``, what became of one that could not be understood.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from farmnode import files, paths
+from farmnode import files, lock, paths
+from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError, reading_failed
 from farmnode.identity import Identity, identity_from_json
 from farmnode.null_routes import network_from_json
 from farmnode.routes import Route, route_from_json
 
 _VERSION = 1
+#: Seconds for which an update waits for another one, which takes as long as a small file needs.
+_PATIENCE: Final = 10.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class State:
     """The memory of one machine. Each setter writes the file at once."""
 
     folder: Path
+    clock: Clock
 
     @property
     def path(self) -> Path:
@@ -38,7 +44,8 @@ class State:
     def load(self) -> dict[str, Any]:
         """All that is remembered; ``{"version": 1}`` on a new machine.
 
-        FarmNodeError when the file cannot be understood: deleting it loses which routes are ours, so a person decides.
+        FarmNodeError when the file cannot be understood: without it nobody knows which routes are ours, so a person
+        decides; but where a machine boots alone, `farmnode.boot` sets it aside.
         """
         data = _read(self.path)
         if data is None:
@@ -51,8 +58,21 @@ class State:
         return data
 
     def update(self, **values: Any) -> None:
-        """Remember ``values`` beside what is there."""
-        files.write(self.path, _bytes(self.load() | values))
+        """Remember ``values`` beside what is there, also what another process is remembering at the same time."""
+        with self._alone():
+            files.write(self.path, _bytes(self.load() | values))
+
+    def set_aside(self, why: str) -> str:
+        """Give a ``state.json`` that cannot be understood another name and begin anew; returns what is to be told."""
+        place = self.path.with_name(self.path.name + ".broken")
+        said = f"{why} Set aside as {paths.shown(place)}: which routes were farmnode's is not known any more."
+        with self._alone():
+            files.move(self.path, place)
+            files.write(self.path, _bytes({"version": _VERSION, "memory": said}))
+        return said
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return lock.held(self.folder / "state.lock", self.clock, _PATIENCE)
 
     def identity(self) -> Identity | None:
         """Whose identity farmnode last wrote into backburner.xml."""

@@ -28,8 +28,8 @@ NOTE: Final = "watch.json"
 
 def watch(machine: Machine) -> dict[str, Any]:
     """Look after this machine. Returns when it is to end, or when there is nothing to watch; ``event`` says which."""
-    boot = machine.state.load().get("boot", {})
-    role = boot.get("role")
+    remembered = machine.state.load()
+    boot, role = remembered.get("boot", {}), remembered.get("role")
     if role == "manager":
         # Here, because a node needs none of it, and is to stay small.
         from farmnode.watch_manager import ManagerWatch

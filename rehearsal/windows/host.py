@@ -219,6 +219,7 @@ class WindowsHost:
         await self.apply_firewall()
         await network.restore_persistent_routes(self)
         await network.apply_forwarding(self)
+        self.network_files.power_on()
         await self.services.start_automatic()
         await self.update_listeners()
         self.registry.create(LOGON_KEY)

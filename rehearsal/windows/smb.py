@@ -11,7 +11,7 @@ import base64
 import json
 import ntpath
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rehearsal.windows.errors import WindowsError
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PORT = 445
 SECONDS = 10.0
 _UNC = re.compile(r"\\\\([^\\]+)\\([^\\]+)(?:\\(.*))?")
+
+KEPT = r"C:\Windows\System32\config\systemprofile\AppData\Local\Microsoft\Credentials\global-mappings.json"
+"""Persistent mappings with their passwords. Windows' own form is encrypted, with a key that is on the same disk."""
 
 ACCESS_DENIED, BAD_NETPATH, BAD_NET_NAME, LOGON_FAILURE = 5, 53, 67, 1326
 
@@ -102,19 +105,47 @@ def _row(entry: Entry) -> list[Any]:
 
 
 class Client:
-    """A host's way to the shares of others. Global mappings do not outlive a boot here (``-Persistent`` is refused)."""
+    """A host's way to the shares of others.
+
+    A global mapping is persistent unless it is told not to be: it outlives a boot, and its credentials are saved in the
+    Credential Manager (kubernetes-csi/csi-driver-smb, issue 219; "persisted by default & will error if already mapped",
+    microsoft/K8s-Storage-Plugins, pull request 8).
+    """
 
     def __init__(self, host: WindowsHost) -> None:
         self._host = host
         self.mappings: dict[str, Mapping] = {}
         """By drive letter, such as ``F:``."""
 
-    async def map(self, drive: str, mapping: Mapping) -> None:
+    def power_on(self) -> None:
+        """What is mapped after a boot."""
+        self.mappings = self._kept()
+
+    async def map(self, drive: str, mapping: Mapping, *, persistent: bool) -> None:
         """Make a global mapping. WindowsError as Windows would refuse it."""
         if drive in self.mappings:
             raise WindowsError(85)
         await self._ask(mapping, "open", "")
         self.mappings[drive] = mapping
+        if persistent:
+            self._keep({**self._kept(), drive: mapping})
+
+    def unmap(self, drive: str) -> None:
+        """Take a global mapping away, for good."""
+        del self.mappings[drive]
+        kept = self._kept()
+        if kept.pop(drive, None) is not None:
+            self._keep(kept)
+
+    def _kept(self) -> dict[str, Mapping]:
+        if not self._host.files.is_file(KEPT):
+            return {}
+        return {drive: Mapping(**values) for drive, values in json.loads(self._host.files.read_bytes(KEPT)).items()}
+
+    def _keep(self, mappings: dict[str, Mapping]) -> None:
+        self._host.files.make_directory(ntpath.dirname(KEPT))
+        rows = {drive: asdict(mapping) for drive, mapping in mappings.items()}
+        self._host.files.write_bytes(KEPT, json.dumps(rows).encode())
 
     def leads_away(self, path: str) -> bool:
         """Is ``path`` on another host?"""

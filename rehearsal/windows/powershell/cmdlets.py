@@ -577,10 +577,14 @@ async def _remove_mapping(context: Context, values: dict[str, Any]) -> Any:
         raise PsError("rehearsal: without -Force it asks, and there is nobody to answer")
     drives = [item.get("LocalPath") for item in context.flow]
     for drive in [*drives, *([text(values["LocalPath"]).upper()] if "LocalPath" in values else [])]:
-        del context.host.network_files.mappings[drive]
+        context.host.network_files.unmap(drive)
 
 
-@_cmdlet("New-SmbGlobalMapping", "LocalPath RemotePath Credential RequirePrivacy", required="RemotePath Credential")
+@_cmdlet(
+    "New-SmbGlobalMapping",
+    "LocalPath RemotePath Credential RequirePrivacy Persistent",
+    required="RemotePath Credential",
+)
 async def _new_mapping(context: Context, values: dict[str, Any]) -> Any:
     credential = values["Credential"]
     if not isinstance(credential, PsObject) or "UserName" not in credential.properties:
@@ -589,7 +593,7 @@ async def _new_mapping(context: Context, values: dict[str, Any]) -> Any:
         raise PsError("rehearsal: a global mapping without -LocalPath is not modelled")
     drive = text(values["LocalPath"]).upper()
     mapping = Mapping(text(values["RemotePath"]), credential.get("UserName"), credential.get("Password"))
-    await context.host.network_files.map(drive, mapping)
+    await context.host.network_files.map(drive, mapping, persistent=bool(values.get("Persistent", True)))
     return _mapping(drive, mapping)
 
 

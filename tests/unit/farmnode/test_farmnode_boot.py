@@ -18,6 +18,7 @@ from farmnode.identity import Identity
 from farmnode.manager import Server
 from farmnode.programs import Completed
 from farmnode.services import MANAGER, SERVER
+from farmnode.state import State
 
 MANAGER_IDENTITY = Identity("06:00:00:00:00:10", "ip-10-0-0-10", "10.0.0.10")
 Listing = Callable[[], list[Server]]
@@ -228,10 +229,10 @@ def test_metadata_never(bench: Bench, farm: FakeManager) -> None:
 def test_a_manager_that_knew_its_role_stays_up(bench: Bench, farm: FakeManager) -> None:
     bench.metadata.answer = instance(FARM % ("manager", ""), identity=MANAGER_IDENTITY)
     Boot(bench.machine).run()
-    bench.windows.serial.clear()
     bench.metadata.answer = None
-    failing(bench)
-    assert not bench.windows.called("shutdown.exe")
+    for _ in range(3):
+        failing(bench)
+        assert not bench.windows.called("shutdown.exe")
 
 
 def test_a_manager_that_fails_says_so_and_stays_up(bench: Bench, farm: FakeManager) -> None:
@@ -334,11 +335,79 @@ def test_a_defect_is_reported_like_any_failure(
     assert "Traceback" in bench.log and len(bench.windows.called("shutdown.exe")) == 1
 
 
-def test_a_state_that_cannot_be_read_ends_the_node(bench: Bench, farm: FakeManager) -> None:
+@pytest.mark.parametrize(("role", "identity"), [("manager", MANAGER_IDENTITY), ("render_node", NODE)])
+def test_a_state_that_cannot_be_understood_is_set_aside(
+    bench: Bench, farm: FakeManager, role: str, identity: Identity
+) -> None:
+    bench.metadata.answer = instance(FARM % (role, ""), identity=identity)
+    path = bench.machine.state.path
+    path.write_text("{")
+    assert Boot(bench.machine).run()["event"] == "ready"
+    assert path.with_name("state.json.broken").read_text() == "{"
+    memory = bench.machine.state.load()
+    assert r"Set aside as C:\ProgramData\RenderFarm\state.json.broken" in memory["memory"]
+    assert memory["memory"] in bench.log and (memory["role"], memory["boot"]["event"]) == (role, "ready")
+
+
+def test_without_its_memory_a_machine_that_finds_no_role_stays_until_one_is_known(
+    bench: Bench, farm: FakeManager
+) -> None:
     bench.machine.state.path.write_text("{")
-    event = failing(bench)
-    assert event["code"] == "broken_state"
-    assert len(bench.windows.called("shutdown.exe")) == 1
+    bench.metadata.answer = None
+    for _ in range(2):
+        failing(bench)
+        assert not bench.windows.called("shutdown.exe"), "it may have been the manager"
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    assert Boot(bench.machine).run()["event"] == "ready"
+    bench.metadata.answer = None
+    failing(bench)
+    assert bench.windows.called("shutdown.exe")
+
+
+def test_a_state_that_another_program_holds_is_waited_for(
+    bench: Bench, farm: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.machine.state.update(role="manager")
+    bench.metadata.answer = None
+    load = State.load
+
+    def held(self: State) -> dict[str, Any]:
+        if bench.clock.passed < 3:
+            raise FarmNodeError("missing_file", "cannot read state.json: it is held.")
+        return load(self)
+
+    monkeypatch.setattr(State, "load", held)
+    failing(bench)
+    assert not bench.windows.called("shutdown.exe") and "it is held" not in bench.log
+    assert not list(bench.machine.folder.glob("*.broken"))
+
+
+def test_a_state_that_cannot_be_read_at_all_ends_no_manager(
+    bench: Bench, farm: FakeManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: State) -> dict[str, Any]:
+        raise FarmNodeError("missing_file", "cannot read state.json: bad sector.")
+
+    monkeypatch.setattr(State, "load", broken)
+    bench.metadata.answer = None
+    failing(bench)
+    assert not bench.windows.called("shutdown.exe") and "bad sector" in bench.log
+
+
+def test_a_refused_note_stops_no_phase(bench: Bench, farm: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virus scanner holds state.json each time that a phase begins, and a moment longer at the end."""
+    update = State.update
+
+    def refusing(self: State, **values: Any) -> None:
+        boot = values.get("boot", {})
+        if boot.get("event") == "booting" or (boot and bench.clock.passed < 3):
+            raise FarmNodeError("unwritable_file", "cannot write state.json: it is held.")
+        update(self, **values)
+
+    monkeypatch.setattr(State, "update", refusing)
+    assert Boot(bench.machine).run()["event"] == "ready"
+    assert bench.log.count("it is held") == 8, "once for each phase"
+    assert (remembered(bench)["event"], bench.machine.state.load()["role"]) == ("ready", "render_node")
 
 
 def test_a_full_disk_does_not_silence_it(bench: Bench, farm: FakeManager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,7 +433,7 @@ def test_a_shutdown_that_fails_is_logged(bench: Bench, farm: FakeManager) -> Non
 
 
 def test_a_remembered_role_that_is_none(bench: Bench, farm: FakeManager) -> None:
-    bench.machine.state.update(boot={"role": 5})
+    bench.machine.state.update(role=5)
     bench.metadata.answer = None
     failing(bench)
     assert len(bench.windows.called("shutdown.exe")) == 1
@@ -557,7 +626,7 @@ def test_a_node_of_no_use_tries_hard_to_end(bench: Bench, farm: FakeManager) -> 
 
 @pytest.mark.parametrize("boot", [[], "x", {"role": ["manager"]}])
 def test_a_strange_memory_of_the_role_does_not_keep_a_node_up(bench: Bench, farm: FakeManager, boot: object) -> None:
-    bench.machine.state.update(boot=boot)
+    bench.machine.state.update(boot=boot, role=boot)
     bench.metadata.answer = None
     failing(bench)
     assert bench.windows.called("shutdown.exe")

@@ -238,7 +238,8 @@ def test_the_mapping_has_no_secret_on_its_command_line() -> None:
     name, *options, script = shell.calls[0]
     assert (name, options) == (POWERSHELL, ["-NoProfile", "-NonInteractive", "-Command"])
     assert PASSWORD not in " ".join(shell.calls[0]) and shell.given == [(PASSWORD + "\r\n").encode()]
-    assert r"New-SmbGlobalMapping -LocalPath 'F:' -RemotePath '\\10.0.0.10\farm' -Credential $credential" in script
+    assert r"New-SmbGlobalMapping -LocalPath 'F:' -RemotePath '\\10.0.0.10\farm' -Credential $who" in script
+    assert script.endswith("-RequirePrivacy $true -Persistent $false"), "Windows keeps it, password and all, otherwise"
 
 
 @pytest.mark.usefixtures("told")

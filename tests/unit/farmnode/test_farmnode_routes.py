@@ -214,6 +214,7 @@ def test_apply_calls_route_exe_as_documented(bench: Bench) -> None:
         ["route.exe", "DELETE", "192.168.9.0", "MASK", "255.255.255.0", "10.0.0.10"],
         ["route.exe", "ADD", "10.8.0.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
         ["route.exe", "-p", "ADD", "192.168.1.0", "MASK", "255.255.255.0", "10.0.0.10", "METRIC", "1"],
+        ["route.exe", "PRINT", "-4"],
     ]
     assert bench.machine.route_table.persistent() == {LAN}
 
@@ -233,6 +234,30 @@ def test_what_the_route_program_said_is_quoted(bench: Bench) -> None:
     bench.windows.persistent = {TUNNEL}
     with pytest.raises(FarmNodeError, match=rf"did not change {TUNNEL}: no output$"):
         bench.machine.route_table.apply(Plan(remove=(TUNNEL,)))
+
+
+@pytest.mark.parametrize("change", [Plan(add=(LAN,)), Plan(keep=(LAN,), activate=(LAN,))])
+def test_a_route_that_is_kept_but_not_in_use_is_no_success(bench: Bench, change: Plan) -> None:
+    bench.windows.persistent = {LAN}
+    bench.windows.answers[("route.exe", "ADD")] = Completed(0, "The gateway is not reachable.", "")
+    bench.windows.answers[("route.exe", "-p", "ADD")] = Completed(0, "The gateway is not reachable.", "")
+    with pytest.raises(FarmNodeError, match=rf"keeps {LAN} .* does not use it now: The gateway is not") as caught:
+        bench.machine.route_table.apply(change)
+    assert caught.value.reason == "route"
+
+
+def test_a_route_that_stays_in_use_is_not_removed(bench: Bench) -> None:
+    bench.windows.active = {TUNNEL}
+    bench.windows.answers[("route.exe", "DELETE")] = Completed(0, " OK!", "")
+    with pytest.raises(FarmNodeError, match=rf"did not change {TUNNEL}"):
+        bench.machine.route_table.apply(Plan(remove=(TUNNEL,)))
+
+
+def test_a_route_may_change_its_metric(bench: Bench) -> None:
+    bench.windows.persistent = bench.windows.active = {TUNNEL}
+    dearer = Route(TUNNEL.network, TUNNEL.gateway, 5)
+    bench.machine.route_table.apply(Plan(add=(dearer,), remove=(TUNNEL,)))
+    assert bench.windows.persistent == {dearer}
 
 
 def test_a_missing_registry_key_means_no_routes(bench: Bench) -> None:

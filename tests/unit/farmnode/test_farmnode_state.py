@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import threading
+from pathlib import Path
 
 import pytest
 from farmnode_fakes import BUILDER, LAN, NODE, Bench
 
+from farmnode import lock
+from farmnode.clock import Clock
 from farmnode.errors import FarmNodeError
 from farmnode.programs import Completed
 from farmnode.report import event_line
@@ -14,7 +18,7 @@ from farmnode.state import State
 
 
 def test_a_new_machine_remembers_nothing(bench: Bench) -> None:
-    state = State(bench.drive / "new")
+    state = State(bench.drive / "new", bench.clock)
     assert state.load() == {"version": 1}
     assert (state.identity(), state.routes(), state.image()) == (None, frozenset(), None)
 
@@ -29,6 +33,37 @@ def test_values_are_kept_beside_each_other(bench: Bench) -> None:
         "identity": {"mac": NODE.mac, "name": NODE.name, "address": NODE.address},
         "routes": [{"network": "192.168.1.0/24", "gateway": "10.0.0.10", "metric": 1}],
     }
+
+
+def test_an_update_waits_for_another_one(bench: Bench) -> None:
+    state = State(bench.machine.folder, Clock())
+    late = threading.Thread(target=state.update, kwargs={"identity": NODE.as_json()})
+    with lock.held(state.folder / "state.lock", state.clock, 1):
+        late.start()
+        late.join(0.3)
+        state.path.write_text(json.dumps({"version": 1, "routes": [LAN.as_json()]}))
+    late.join()
+    assert state.identity() == NODE and state.routes() == {LAN}
+
+
+def test_an_update_does_not_wait_for_ever(bench: Bench) -> None:
+    state = bench.machine.state
+    with (
+        lock.held(state.folder / "state.lock", bench.clock, 1),
+        pytest.raises(FarmNodeError, match=r"holds C:\\ProgramData\\RenderFarm\\state.lock .* 10 seconds") as caught,
+    ):
+        state.update(routes=[])
+    assert (caught.value.reason, bench.clock.passed) == ("busy", 10)
+    state.update(routes=[])
+
+
+def test_a_file_beside_that_cannot_be_deleted_is_left(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "a virus scanner has it")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    bench.machine.state.update(routes=[])
+    assert bench.machine.state.load() == {"version": 1, "routes": []}
 
 
 @pytest.mark.parametrize(

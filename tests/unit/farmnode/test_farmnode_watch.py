@@ -274,6 +274,7 @@ def test_seconds_that_a_notice_leaves(notice: bytes, seconds: float) -> None:
 def booted(bench: Bench, role: str = "render_node", event: str = "ready", watch_limits: str = LIMITS) -> None:
     bench.metadata.answer = instance(FARM % (role, f',"watch":{watch_limits}'))
     bench.machine.state.update(
+        role=role,
         boot={"event": event, "role": role, "instance": "i-0123456789abcdef0", **NODE.as_json()},
         backburner_xml=r"C:\Windows\ServiceProfiles\LocalService\AppData\Local\backburner\backburner.xml",
     )
@@ -442,7 +443,7 @@ def test_a_full_disk_does_not_end_the_watch(
 
 @pytest.mark.parametrize(("role", "event"), [("render_node", "failed"), ("builder", "ready"), (None, "failed")])
 def test_what_is_not_watched(bench: Bench, role: str | None, event: str) -> None:
-    bench.machine.state.update(boot={"event": event, "role": role})
+    bench.machine.state.update(role=role, boot={"event": event})
     assert watch.watch(bench.machine) == {"event": "nothing_to_watch", "role": role, "boot": event}
 
 
@@ -654,8 +655,12 @@ def test_a_manager_that_renders_is_no_node_of_the_mail(
     assert subjects and all("manager and 0 nodes run" in subject for subject in subjects)
 
 
-def test_the_managers_watch_goes_round_and_round(bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("boot", [{}, {"boot": {"event": "failed", "phase": "metadata"}}])
+def test_the_managers_watch_goes_round_and_round(
+    bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch, boot: dict[str, Any]
+) -> None:
     booted(bench, role="manager")
+    bench.machine.state.update(**boot)
     rounds: list[float] = []
 
     def one(self: ManagerWatch) -> None:

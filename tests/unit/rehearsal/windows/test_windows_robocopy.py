@@ -34,7 +34,8 @@ def share(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return smb._answer(host, {"do": do, "path": path, **login, **more})
 
     monkeypatch.setattr(smb.Client, "_ask", ask)
-    asyncio.run(host.network_files.map("Y:", smb.Mapping(r"\\10.0.0.10\farm", "renderfarm", "secret-of-12")))
+    mapping = smb.Mapping(r"\\10.0.0.10\farm", "renderfarm", "secret-of-12")
+    asyncio.run(host.network_files.map("Y:", mapping, persistent=False))
     host.files.write_bytes(rf"{SOURCE}\scene.max", b"one")
     host.files.write_bytes(rf"{SOURCE}\shots\a\big.max", b"x" * 100_000)
     return errors

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 
 import pytest
 from windows_bench import Bench
 
+from farmnode import drives
+from farmnode.programs import Completed, Programs
 from rehearsal.windows import smb
 from rehearsal.windows.accounts import User
 from rehearsal.windows.errors import WindowsError
@@ -223,6 +226,20 @@ $credential = New-Object -TypeName System.Management.Automation.PSCredential -Ar
 Get-SmbGlobalMapping -LocalPath 'F:' -ErrorAction SilentlyContinue | Remove-SmbGlobalMapping -Force
 New-SmbGlobalMapping -LocalPath 'F:' -RemotePath '\\10.0.0.10\farm' -Credential $credential -RequirePrivacy $true
 """
+MAPPING = smb.Mapping(r"\\10.0.0.10\farm", "renderfarm", "secret-of-12")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every share lets in who asks; the passwords that it was asked with."""
+    asked: list[str] = []
+
+    async def ask(self: smb.Client, mapping: smb.Mapping, do: str, path: str, **more: object) -> dict[str, object]:
+        asked.append(mapping.password)
+        return {"code": 0}
+
+    monkeypatch.setattr(smb.Client, "_ask", ask)
+    return asked
 
 
 def powershell(bench: Bench, script: str, stdin: bytes = b"secret-of-12\r\n") -> tuple[int, str]:
@@ -231,21 +248,51 @@ def powershell(bench: Bench, script: str, stdin: bytes = b"secret-of-12\r\n") ->
     return done.rc, (done.stdout + done.stderr).decode()
 
 
-def test_a_mapping_replaces_the_one_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    async def opened(self: smb.Client, mapping: smb.Mapping, do: str, path: str, **more: object) -> dict[str, object]:
-        asked.append(mapping.password)
-        return {"code": 0}
-
-    monkeypatch.setattr(smb.Client, "_ask", opened)
+def test_a_mapping_replaces_the_one_before(bench: Bench, opened: list[str]) -> None:
     for _ in range(2):
         assert powershell(bench, SCRIPT)[0] == 0
-    assert asked == ["secret-of-12"] * 2
-    assert bench.host.network_files.mappings == {"F:": smb.Mapping(r"\\10.0.0.10\farm", "renderfarm", "secret-of-12")}
+    assert opened == ["secret-of-12"] * 2
+    assert bench.host.network_files.mappings == {"F:": MAPPING}
     with pytest.raises(WindowsError) as caught:
-        asyncio.run(bench.host.network_files.map("F:", smb.Mapping(r"\\10.0.0.10\farm", "a", "b")))
+        asyncio.run(bench.host.network_files.map("F:", MAPPING, persistent=False))
     assert caught.value.code == 85
+
+
+def on_disk(bench: Bench, secret: bytes) -> list[str]:
+    """The files of a host that have ``secret`` in them."""
+    found = [path for path in bench.host.root.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    return [str(path.relative_to(bench.host.root)) for path in found]
+
+
+async def reboot(bench: Bench) -> None:
+    await bench.host.power_on()
+    await bench.host.power_off()
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_mapping_and_its_password_are_kept_unless_it_is_told_not_to(bench: Bench) -> None:
+    assert powershell(bench, SCRIPT)[0] == 0
+    asyncio.run(reboot(bench))
+    assert bench.host.network_files.mappings == {"F:": MAPPING}
+    assert on_disk(bench, b"secret-of-12") == ["c" + smb.KEPT[2:].replace("\\", "/")]
+    assert powershell(bench, SCRIPT.rstrip() + " -Persistent $false")[0] == 0, "it replaces the kept one"
+    assert bench.host.network_files.mappings == {"F:": MAPPING} and on_disk(bench, b"secret-of-12") == []
+    asyncio.run(reboot(bench))
+    assert bench.host.network_files.mappings == {}
+
+
+@pytest.mark.usefixtures("opened")
+def test_the_mapping_of_a_node_leaves_no_password_on_its_disk(bench: Bench) -> None:
+    class Shell(Programs):
+        def run(
+            self, name: str, arguments: Sequence[str], *, timeout: float = 60.0, stdin: bytes | None = None
+        ) -> Completed:
+            rc, text = powershell(bench, arguments[-1], stdin or b"")
+            return Completed(rc, text, "")
+
+    drives.map_drive(r"\\10.0.0.10\farm", "F:", "renderfarm", "secret-of-12", Shell())
+    assert bench.host.network_files.mappings == {"F:": MAPPING}
+    assert on_disk(bench, b"secret-of-12") == []
 
 
 @pytest.mark.parametrize(
