@@ -49,6 +49,17 @@ class Services:
         """The SERVICE_STATUS number: 1 stopped … 4 running. FarmNodeError when there is no such service."""
         return self._second_number(name, self._ask(name, "query"))
 
+    def process_id(self, name: str) -> int:
+        """The number of its process, 0 when it does not run. FarmNodeError when there is no such service.
+
+        The last lines of ``sc.exe queryex`` are PID and FLAGS; their labels are translated, their places are not.
+        """
+        done = self._ask(name, "queryex")
+        values = [line.partition(":")[2].strip() for line in done.stdout.splitlines() if ":" in line]
+        if len(values) < 2 or not values[-2].isdecimal():
+            raise FarmNodeError("program", f"sc.exe said about {name} what is not understood: {done.text}")
+        return int(values[-2])
+
     def describe(self, name: str) -> str:
         """The state in a word, ``missing`` when there is no such service."""
         done = self._programs.run("sc.exe", ["query", name])

@@ -52,6 +52,20 @@ def test_a_service_that_is_stopping_already_is_waited_for(bench: Bench) -> None:
         bench.machine.services.stop(SERVER)
 
 
+def test_the_process_of_a_service(bench: Bench) -> None:
+    services = bench.machine.services
+    assert services.process_id(SERVER) == 0
+    services.start(SERVER)
+    assert services.process_id(SERVER) == 1001
+    services.stop(SERVER)
+    services.start(SERVER)
+    assert services.process_id(SERVER) == 1002
+    for text in ("nothing", "PID: x\r\nFLAGS:", "FLAGS:"):
+        bench.windows.answers[("sc.exe", "queryex")] = Completed(0, text, "")
+        with pytest.raises(FarmNodeError, match=f"about {SERVER} what is not understood"):
+            services.process_id(SERVER)
+
+
 def test_other_failures_are_told(bench: Bench) -> None:
     bench.windows.answers[("sc.exe", "start")] = Completed(
         5, "[SC] StartService FAILED 5:\r\n\r\nAccess is denied.", ""

@@ -969,6 +969,23 @@ def test_a_priority_that_stays_is_tried_again(bench: Bench, answer: Completed) -
     assert bench.log.count("the priority of Backburner's server cannot be lowered") == 1
 
 
+@pytest.mark.usefixtures("farm")
+def test_a_server_that_was_started_anew_gets_its_low_priority_again(bench: Bench) -> None:
+    scripts = powershell(bench, Completed(0, "0\r\n", ""))
+    watched, server = manager_watch(bench, ',"renders":true'), bench.machine.services
+    turn(watched, bench, 5)
+    assert len(scripts) == 1
+    server.stop(SERVER)
+    turn(watched, bench, 3)
+    assert len(scripts) == 1 and server.describe(SERVER) == "stopped", "who stopped it, wanted that"
+    server.start(SERVER)
+    turn(watched, bench, 3)
+    server.stop(SERVER)
+    server.start(SERVER)
+    turn(watched, bench, 3)
+    assert len(scripts) == 3
+
+
 def test_a_manager_that_renders_is_no_node_of_the_mail(
     watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
