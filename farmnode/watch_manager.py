@@ -12,6 +12,7 @@ from typing import Any, Final
 from farmnode import drives, jobs, manager, reminder, services
 from farmnode.attempts import Attempts
 from farmnode.drives_keys import PORT, Keys, secrets_folder
+from farmnode.errors import FarmNodeError
 from farmnode.farm import Farm
 from farmnode.machine import Machine
 from farmnode.manager import Server
@@ -48,7 +49,7 @@ class ManagerWatch:
         self._networks = tuple(told.networks[name] for name in ("cloud", "remote") if name in told.networks)
         self._keys = Keys(machine.folder, self._networks, machine.log)
         now = machine.clock.monotonic()
-        self._ledger = Ledger(began=now, at=now)
+        self._ledger = self._kept_ledger(now)
         self._reminded = now
         self._absent: dict[str, float] = {}
         self._attempts = Attempts(machine.log)
@@ -68,11 +69,24 @@ class ManagerWatch:
             listed.extend(manager.servers(_OWN, self._port, self._machine.clock))
             self._ledger.count(self._running(listed), self._machine.clock.monotonic())
 
+        def save() -> None:
+            self._ledger.save(self._machine.folder / reminder.LEDGER, self._machine.clock.now())
+
         self._attempts.do("share", lambda: self._keys.stand(PORT))
         self._attempts.do("list of servers", ask)
+        self._attempts.do("ledger", save)
         self._attempts.do("ghosts", lambda: self._sweep(listed))
         self._attempts.do("reminder", self._remind)
         self._attempts.do("rendering", self._render)
+
+    def _kept_ledger(self, now: float) -> Ledger:
+        """What was counted before the manager's start. When that is lost, its mails say since when they count."""
+        clock = self._machine.clock
+        try:
+            return reminder.ledger_from(self._machine.folder / reminder.LEDGER, clock.now(), now)
+        except FarmNodeError as error:
+            self._machine.log.error(f"hours and cost are counted anew from now on: {error.message}")
+            return Ledger(since=clock.now(), at=now)
 
     def _running(self, listed: list[Server]) -> list[str]:
         return [

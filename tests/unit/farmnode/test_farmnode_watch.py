@@ -883,6 +883,36 @@ def test_reminders_come_when_they_are_due(
     assert "ip-10-0-0-21 runs for 1 h 00 min" in mails[1][1]
 
 
+def test_cost_goes_on_after_a_reboot_of_the_manager(
+    watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mails: list[tuple[str, str]] = []
+    monkeypatch.setattr(reminder, "send", lambda settings, subject, text: mails.append((subject, text)))
+    settings(bench)
+    farm.names = {HANDLE: "ip-10-0-0-21"}
+    turn(watched, bench, 179)
+    turn(manager_watch(bench), bench, 182)
+    assert mails[-1][0] == "Render farm studio: manager and 1 node run, 2.49 USD"
+    assert "Since 2027-01-15 08:00 UTC: 1.0 manager hours, 1.0 node hours." in mails[-1][1]
+    (bench.machine.folder / "ledger.json").write_text("{")
+    turn(manager_watch(bench), bench, 181)
+    assert "hours and cost are counted anew from now on: ledger.json is not understood" in bench.log
+    assert "Since 2027-01-15 09:00 UTC: 0.5 manager hours, 0.5 node hours." in mails[-1][1]
+
+
+def test_a_full_disk_keeps_no_manager_from_its_duties(
+    watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise FarmNodeError("disk_full", "no room")
+
+    monkeypatch.setattr(reminder.files, "write", full)
+    farm.states, farm.names = {HANDLE: "absent"}, {HANDLE: "ip-10-0-0-21"}
+    turn(watched, bench, 20)
+    assert bench.log.count("ledger: no room") == 1 and farm.deleted == [HANDLE]
+    assert "list of servers" not in bench.log
+
+
 @pytest.mark.parametrize("error", [FarmNodeError("reminder", "no mail"), ZeroDivisionError()])
 def test_a_mail_that_fails_harms_nothing(
     watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch, error: Exception
