@@ -82,7 +82,7 @@ class _Start:
         boot = memory.get("boot")
         self._boot = boot if isinstance(boot, dict) else {}
         event = self._boot.get("event", "none")
-        for role in (memory.get("role"), self._boot.get("role")):
+        for role in (self._boot.get("role"), memory.get("role")):
             if self._role is None and role in farm.ROLES:
                 self._role = role
         if self._role is None and event == "booting":
@@ -228,11 +228,14 @@ class NodeWatch:
                 self._say(event, reason)
             case Restart(event, reason):
                 self._say(event, reason)
-                self._stop_work()
+                if not self._stop_work():
+                    self._stop()
                 self._attempts.do("start", lambda: self._machine.services.start(services.SERVER))
             case Leave(event, reason):
-                self._stop_work()
-                self._say(event, reason)
+                stopped = self._stop_work()
+                self._say(event, reason)  # EC2 may not wait for a second stop
+                if not stopped:
+                    self._stop()
                 if event is not Event.MANAGER_GONE:  # then there is no list to be taken off
                     self._take_off()
             case StayStopped():
@@ -241,24 +244,26 @@ class NodeWatch:
                 leaving.shut_down(self._machine, self._limits.sample)
                 self._over = True
 
-    def _stop_work(self) -> None:
+    def _stop_work(self) -> bool:
         """Stop the service, by which the manager gets the frame back, and end what it leaves behind.
 
-        A service that waits for a hung program of its own stops only after that was ended: it is told twice.
+        False when the service has not stopped: one that waits for a hung program stops when it is told once more.
         """
         machine = self._machine
         machine.log.info(f"stopping {services.SERVER}")
-        stop = lambda: machine.services.stop(services.SERVER)  # noqa: E731
-        failure = self._attempts.do("stop", stop)
+        stopped = self._stop()
         self._attempts.do("jobs", lambda: jobs.end(machine.programs, machine.log))
-        if failure is not None:
-            self._attempts.do("stop", stop)
+        return stopped
+
+    def _stop(self) -> bool:
+        return self._attempts.do("stop", lambda: self._machine.services.stop(services.SERVER)) is None
 
     def _stay_stopped(self) -> None:
         """In quarantine: a service that could not be stopped, or that somebody started, takes frames again."""
         if self._machine.services.state(services.SERVER) != services.STOPPED:
             self._machine.log.error(f"{services.SERVER} runs in quarantine")
-            self._stop_work()
+            if not self._stop_work():
+                self._stop()
             self._take_off()
 
     def _take_off(self) -> None:

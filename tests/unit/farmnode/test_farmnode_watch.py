@@ -526,6 +526,12 @@ def test_a_failed_manager_stays_up(bench: Bench, monkeypatch: pytest.MonkeyPatch
     assert "start of the watch: works again" in bench.log
 
 
+def test_what_the_last_boot_found_goes_before_what_was_known_earlier(bench: Bench) -> None:
+    bench.machine.state.update(role="manager", boot={"event": "failed", "role": "render_node"})
+    watch.watch(bench.machine)
+    assert bench.windows.called("shutdown.exe")
+
+
 def cut(bench: Bench, **more: Any) -> None:
     bench.metadata.answer = instance(FARM % ("render_node", ""))
     bench.machine.state.update(boot={"event": "booting", "phase": "services", **more})
@@ -713,6 +719,18 @@ def test_backburner_is_started_though_it_stopped_late(bench: Bench, tasks: Tasks
     assert [line["event"] for line in said(bench)] == ["hung", "idle"]
     assert started == [True], "it was stopped a second time, and then started"
     assert "stop: works again" in bench.log and "taskkill" not in bench.log
+
+
+def test_last_words_do_not_wait_for_a_second_stop(bench: Bench, tasks: Tasks, farm: Manager, imds: Imds) -> None:
+    booted(bench, watch_limits='{"deadline":0,"idle":0,"hung":0}')
+    tasks.rows = list(HUNG)
+    stubborn(bench, tasks, until_killed=False)
+    farm.states = {}
+    imds.pages["meta-data/spot/instance-action"] = b'{"action": "terminate", "time": "2027-01-15T08:02:00Z"}'
+    assert watch.watch(bench.machine)["event"] == "forgotten"
+    words = said(bench)[0]
+    assert words["event"] == "interrupted" and 60 <= words["seconds"] < 62
+    assert len(bench.windows.called("sc.exe", "stop")) == 2
 
 
 @pytest.mark.parametrize("broken", ["sc.exe stop", "taskkill.exe", "tasklist.exe"])
