@@ -377,26 +377,13 @@ class Boot:
         return event
 
     def _leave(self) -> None:
-        """Take what an earlier boot registered off the manager's list. Nothing that goes wrong keeps the machine up."""
-        machine, instance, told = self._machine, self._instance, self._farm
-        if instance is None or told is None or told.manager is None:
-            return  # which entry, and on whose list?
-        try:
-            try:
-                machine.services.stop(services.SERVER)  # the manager deletes only who is absent
-            except FarmNodeError as error:
-                machine.log.error(error.message)
-            address, handle = manager.resolve(told.manager), instance.identity.handle
-            if manager.listens(address, told.manager_port):
-                leaving.take_off(machine, address, told.manager_port, handle)
-            else:
-                machine.log.error(f"{handle} may stay on the manager's list: nothing answers at {address}")
-        except FarmNodeError as error:
-            machine.log.error(error.message)
-        except Exception:
-            machine.log.error(traceback.format_exc())
+        """Take what an earlier boot registered off the manager's list."""
+        instance, told = self._instance, self._farm
+        if instance is not None and told is not None and told.manager is not None:  # else: which entry, on whose list?
+            leaving.leave(self._machine, told.manager, told.manager_port, instance.identity.handle)
 
     def _shut_down(self) -> None:
+        """Some tries, for a word on the log soon; `farmnode.watch` goes on where Windows refuses all of them."""
         times, pause = _ENDING
         for left in reversed(range(times)):
             try:

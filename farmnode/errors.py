@@ -12,6 +12,7 @@ REASONS: Final = {
     "broken_xml": "backburner.xml is not well-formed, or its encoding is not known",
     "busy": "another farmnode works on this machine and does not end",
     "broken_state": "farmnode's own state.json or image.json cannot be understood",
+    "cut": "the boot was ended from outside before it was done",
     "disk_full": "the disk has no room for the new file; the old one is still whole",
     "forwarding": "the machine does not forward between its networks as it shall",
     "manager_unreachable": "nothing answers on the manager's port",

@@ -35,6 +35,8 @@ $done.ReturnValue
 
 _TIME = re.compile(r"(\d+):(\d\d):(\d\d)")
 _IDLE_PROCESS: Final = 0
+#: Of ``taskkill``: "the process … not found", which Windows Commands does not give a number.
+_NOT_FOUND: Final = 128
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,17 @@ def give_way(programs: Programs) -> None:
 
 
 def end(programs: Programs, log: Log) -> None:
-    """End what a stopped service left behind: a hung renderer does not end with it."""
+    """End what a stopped service left behind: a hung renderer does not end with it.
+
+    What has ended by itself meanwhile, as a renderer may with its adapter, is done: ``taskkill`` then ends with 128.
+    FarmNodeError when something is left after all was tried.
+    """
     left = {process.image for process in listed(programs) if process.of_job}
+    problems = []
     for image in sorted(left, key=lambda image: image.lower() == RENDERER):
         log.info(f"ending {image}, left behind by Backburner's service")
-        programs.check("taskkill.exe", ["/f", "/im", image])
+        done = programs.run("taskkill.exe", ["/f", "/im", image])
+        if done.rc not in (0, _NOT_FOUND):
+            problems.append(f"taskkill.exe /f /im {image} ended with {done.rc}: {done.text}")
+    if problems:
+        raise FarmNodeError("program", "; ".join(problems))

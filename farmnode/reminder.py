@@ -6,6 +6,8 @@ r"""A mail from the manager for as long as something runs: what, for how long, w
 and optionally ``authority`` (PEM of a certificate authority that Windows does not know).
 
 The cost is machine hours times the prices that the controller was told; disks, addresses and traffic are not in it.
+
+``ledger.json`` beside ``state.json`` has what was counted (`Ledger`) and ``saved``, when that was (seconds since 1970).
 """
 
 from __future__ import annotations
@@ -13,12 +15,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from farmnode import files
 from farmnode.errors import FarmNodeError, reading_failed
 
 FILE: Final = "reminder.json"
+#: In farmnode's folder.
+LEDGER: Final = "ledger.json"
+#: Nodes whose manager is gone for so long end themselves, by default.
+_REBOOT_SECONDS: Final = 900.0
+#: Seconds since 1970 that no clock of this machine will show.
+_LATEST: Final = 1e11
 _SECONDS: Final = 20.0
 
 
@@ -60,24 +70,70 @@ def settings_from(path: Path) -> Settings | None:
 
 @dataclass
 class Ledger:
-    """Machine seconds since the manager's start. ``seen`` is when each node that runs was first listed."""
+    """Machine seconds, counted by a clock that nobody sets. In its file they outlive the manager's power."""
 
-    began: float
+    since: float
+    """When it began, in seconds since 1970."""
     at: float
-    seen: dict[str, float] = field(default_factory=dict)
+    """The last count, by the monotonic clock."""
+    manager_seconds: float = 0.0
     node_seconds: float = 0.0
+    up: float = 0.0
+    """For how long the manager runs."""
+    seen: dict[str, float] = field(default_factory=dict)
+    """For how long each node has been listed."""
 
     def count(self, nodes: Iterable[str], now: float) -> None:
-        """``nodes`` run at ``now``; those that ran since the last count have run for the time between."""
-        names = set(nodes)
-        self.node_seconds += len(names & set(self.seen)) * (now - self.at)
-        self.seen = {name: self.seen.get(name, now) for name in sorted(names)}
+        """``nodes`` run at ``now``; those that ran at the last count have run for the time between, as the manager."""
+        names, passed = set(nodes), now - self.at
+        self.node_seconds += len(names & set(self.seen)) * passed
+        self.manager_seconds += passed
+        self.up += passed
+        self.seen = {name: self.seen[name] + passed if name in self.seen else 0.0 for name in sorted(names)}
         self.at = now
+
+    def save(self, path: Path, time: float) -> None:
+        """Write it to ``path``; ``time`` is now, in seconds since 1970. FarmNodeError when that cannot be done."""
+        data = {name: getattr(self, name) for name in _NUMBERS} | {"seen": self.seen, "saved": time}
+        files.write(path, (json.dumps(data, indent=1) + "\n").encode("ascii"))
+
+
+#: What `Ledger.save` writes beside ``seen`` and ``saved``.
+_NUMBERS: Final = ("since", "manager_seconds", "node_seconds", "up")
+
+
+def ledger_from(path: Path, time: float, now: float) -> Ledger:
+    """The ledger that was saved in ``path``, a new one when there is none.
+
+    ``time`` is now in seconds since 1970, ``now`` the same moment by the monotonic clock.  A short gap since it was
+    saved was a reboot, which costs like any other time; in a longer one the manager was stopped, and so were its nodes.
+
+    FarmNodeError when the file cannot be read or understood.
+    """
+    try:
+        data = json.loads(path.read_bytes())
+        seen = {str(name): float(seconds) for name, seconds in data["seen"].items()}
+        numbers = {name: float(data[name]) for name in _NUMBERS}
+        gap = time - float(data["saved"])
+    except FileNotFoundError:
+        return Ledger(since=time, at=now)
+    except OSError as error:
+        raise reading_failed(error, LEDGER) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FarmNodeError("reminder", f"{LEDGER} is not understood: {type(error).__name__}: {error}.") from error
+    if not all(0 <= number <= _LATEST for number in (*numbers.values(), *seen.values())):
+        raise FarmNodeError("reminder", f"{LEDGER} is not understood: a number is out of range.")
+    kept = Ledger(numbers["since"], now, numbers["manager_seconds"], numbers["node_seconds"])
+    if 0 <= gap <= _REBOOT_SECONDS:
+        kept.at, kept.up, kept.seen = now - gap, numbers["up"], seen
+    return kept
 
 
 def message(settings: Settings, ledger: Ledger, now: float) -> tuple[str, str]:
     """Subject and text. The text is short: it is read on a telephone."""
-    hours = {"manager": (now - ledger.began) / 3600, "node": ledger.node_seconds / 3600}
+    more = now - ledger.at
+    hours = {"manager": (ledger.manager_seconds + more) / 3600, "node": ledger.node_seconds / 3600}
+    since = datetime.fromtimestamp(ledger.since, UTC).strftime("%Y-%m-%d %H:%M UTC")
     number = len(ledger.seen)
     nodes = f"{number} node{'' if number == 1 else 's'}"
     cost = _cost(settings.prices, hours)
@@ -85,10 +141,10 @@ def message(settings: Settings, ledger: Ledger, now: float) -> tuple[str, str]:
     lines = [
         f"Render farm {settings.farm}",
         "",
-        f"manager      runs for {_hours(hours['manager'])}",
-        *(f"{name:<12} runs for {_hours((now - since) / 3600)}" for name, since in ledger.seen.items()),
+        f"manager      runs for {_hours((ledger.up + more) / 3600)}",
+        *(f"{name:<12} runs for {_hours((seconds + more) / 3600)}" for name, seconds in ledger.seen.items()),
         "",
-        f"So far: {hours['manager']:.1f} manager hours, {hours['node']:.1f} node hours.",
+        f"Since {since}: {hours['manager']:.1f} manager hours, {hours['node']:.1f} node hours.",
         f"That cost {cost}, without disks, addresses and traffic."
         if cost
         else "What that cost is not known: set farm_prices.",

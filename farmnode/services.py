@@ -1,7 +1,8 @@
 r"""The Backburner services, through ``sc.exe``.
 
 Names and defaults: 3ds Max Help, "Starting Backburner as a service" (``net start backburner_srv_200``).
-Errors are Win32 error codes (System Error Codes): 1056 already running, 1060 no such service, 1062 not started.
+Errors are Win32 error codes (System Error Codes): 1056 already running, 1060 no such service, 1061 starting or
+stopping, 1062 not started.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _DEMAND_START: Final = 3
 
 _ALREADY_RUNNING: Final = 1056
 _NO_SUCH_SERVICE: Final = 1060
+#: Of a service that is starting or stopping already (ControlService, ERROR_SERVICE_CANNOT_ACCEPT_CTRL).
+_UNDER_WAY: Final = 1061
 _NOT_STARTED: Final = 1062
 
 #: ``        STATE              : 4  RUNNING``; the label is translated, its place is not.
@@ -45,6 +48,17 @@ class Services:
     def state(self, name: str) -> int:
         """The SERVICE_STATUS number: 1 stopped … 4 running. FarmNodeError when there is no such service."""
         return self._second_number(name, self._ask(name, "query"))
+
+    def process_id(self, name: str) -> int:
+        """The number of its process, 0 when it does not run. FarmNodeError when there is no such service.
+
+        The last lines of ``sc.exe queryex`` are PID and FLAGS; their labels are translated, their places are not.
+        """
+        done = self._ask(name, "queryex")
+        values = [line.partition(":")[2].strip() for line in done.stdout.splitlines() if ":" in line]
+        if len(values) < 2 or not values[-2].isdecimal():
+            raise FarmNodeError("program", f"sc.exe said about {name} what is not understood: {done.text}")
+        return int(values[-2])
 
     def describe(self, name: str) -> str:
         """The state in a word, ``missing`` when there is no such service."""
@@ -67,12 +81,12 @@ class Services:
 
     def start(self, name: str) -> None:
         """Start it and wait until it runs."""
-        self._ask(name, "start", but=_ALREADY_RUNNING)
+        self._ask(name, "start", but=(_ALREADY_RUNNING,))
         self._reach(name, RUNNING)
 
     def stop(self, name: str) -> None:
         """Stop it and wait until it has stopped."""
-        self._ask(name, "stop", but=_NOT_STARTED)
+        self._ask(name, "stop", but=(_UNDER_WAY, _NOT_STARTED))
         self._reach(name, STOPPED)
 
     def start_on_demand(self, name: str) -> bool:
@@ -90,9 +104,9 @@ class Services:
                 "see backburner.log beside backburner.xml and the System event log.",
             )
 
-    def _ask(self, name: str, verb: str, *, but: int = 0) -> Completed:
+    def _ask(self, name: str, verb: str, *, but: tuple[int, ...] = ()) -> Completed:
         done = self._programs.run("sc.exe", [verb, name], timeout=self.limit + 30)
-        return done if _error(done) == but else _succeeded(name, verb, done)
+        return done if _error(done) in but else _succeeded(name, verb, done)
 
     def _second_number(self, name: str, done: Completed) -> int:
         """Both ``query`` and ``qc`` list TYPE first, then the number of interest (in hexadecimal without prefix)."""

@@ -10,7 +10,6 @@ from typing import Final, Protocol
 
 from farmnode import jobs, manager
 from farmnode.clock import Clock
-from farmnode.errors import FarmNodeError
 from farmnode.metadata import MetadataClient
 from farmnode.programs import Programs
 from farmnode.report import Log
@@ -77,8 +76,8 @@ class FactsOfNode:
             if not self._spot:
                 return None, False
             notice, advice = self._metadata.get(_INTERRUPTION), self._metadata.get(_REBALANCE)
-        except FarmNodeError as error:
-            self._silent("metadata service", error.message)
+        except Exception as error:  # whatever it is: no other fact may be lost by it
+            self._silent("metadata service", error)
             return None, False
         self._answers("metadata service")
         return (None if notice is None else seconds_left(notice, self._clock.now())), advice is not None
@@ -87,12 +86,12 @@ class FactsOfNode:
         answers = manager.listens(*self._manager_at, timeout=2.0)
         try:
             processes = {process.number: process for process in jobs.listed(self._programs)}
-        except FarmNodeError as error:
-            self._silent("task list", error.message)
+        except Exception as error:  # as above
+            self._silent("task list", error)
             # Nothing is known against the node: only its deadline, the manager and EC2 may end it.
             return Sample(job=True, load=None, progress=True, manager=answers)
         self._answers("task list")
-        size = self._job_log.stat().st_size if self._job_log is not None and self._job_log.exists() else 0
+        size = _size(self._job_log)
         before, self._before = self._before, (now, processes, size)
         job = any(process.of_job for process in processes.values())
         if before is None:
@@ -104,15 +103,23 @@ class FactsOfNode:
         progress = computed > max(_SECOND, _STALE_SHARE * elapsed) or size != old_size
         return Sample(job, sum(used.values()) / elapsed / (os.cpu_count() or 1), progress, answers)
 
-    def _silent(self, source: str, why: str) -> None:
+    def _silent(self, source: str, error: Exception) -> None:
         if source not in self._broken:
             self._broken.add(source)
-            self._log.error(f"the {source} does not answer: {why}")
+            self._log.error(f"the {source} does not answer: {str(error) or type(error).__name__}")
 
     def _answers(self, source: str) -> None:
         if source in self._broken:
             self._broken.discard(source)
             self._log.info(f"the {source} answers again")
+
+
+def _size(log: Path | None) -> int:
+    """Bytes in ``log``; 0 when there is none, or Backburner moves it away at this moment."""
+    try:
+        return log.stat().st_size if log is not None else 0
+    except OSError:
+        return 0
 
 
 def _seconds(known: dict[int, jobs.Process], process: jobs.Process) -> float:

@@ -6,12 +6,11 @@ None of these may harm another, nor the farm: what fails is logged, once for eac
 from __future__ import annotations
 
 import re
-import traceback
-from collections.abc import Callable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
 from typing import Any, Final
 
 from farmnode import drives, jobs, manager, reminder, services
+from farmnode.attempts import Attempts
 from farmnode.drives_keys import PORT, Keys, secrets_folder
 from farmnode.errors import FarmNodeError
 from farmnode.farm import Farm
@@ -45,14 +44,15 @@ class ManagerWatch:
         self._port = told.manager_port
         self._told = told
         self._boot = boot
-        self._renders = False
+        self._rendering: int | None = None
+        """The process of Backburner's server whose priority was lowered; None before it was first started."""
         self._networks = tuple(told.networks[name] for name in ("cloud", "remote") if name in told.networks)
         self._keys = Keys(machine.folder, self._networks, machine.log)
         now = machine.clock.monotonic()
-        self._ledger = Ledger(began=now, at=now)
+        self._ledger = self._kept_ledger(now)
         self._reminded = now
         self._absent: dict[str, float] = {}
-        self._failed: dict[str, str] = {}
+        self._attempts = Attempts(machine.log)
 
     def run(self) -> dict[str, Any]:
         """Go round until the power goes."""
@@ -69,11 +69,24 @@ class ManagerWatch:
             listed.extend(manager.servers(_OWN, self._port, self._machine.clock))
             self._ledger.count(self._running(listed), self._machine.clock.monotonic())
 
-        self._attempt("share", lambda: self._keys.stand(PORT))
-        self._attempt("list of servers", ask)
-        self._attempt("ghosts", lambda: self._sweep(listed))
-        self._attempt("reminder", self._remind)
-        self._attempt("rendering", self._render)
+        def save() -> None:
+            self._ledger.save(self._machine.folder / reminder.LEDGER, self._machine.clock.now())
+
+        self._attempts.do("share", lambda: self._keys.stand(PORT))
+        self._attempts.do("list of servers", ask)
+        self._attempts.do("ledger", save)
+        self._attempts.do("ghosts", lambda: self._sweep(listed))
+        self._attempts.do("reminder", self._remind)
+        self._attempts.do("rendering", self._render)
+
+    def _kept_ledger(self, now: float) -> Ledger:
+        """What was counted before the manager's start. When that is lost, its mails say since when they count."""
+        clock = self._machine.clock
+        try:
+            return reminder.ledger_from(self._machine.folder / reminder.LEDGER, clock.now(), now)
+        except FarmNodeError as error:
+            self._machine.log.error(f"hours and cost are counted anew from now on: {error.message}")
+            return Ledger(since=clock.now(), at=now)
 
     def _running(self, listed: list[Server]) -> list[str]:
         return [
@@ -116,30 +129,21 @@ class ManagerWatch:
 
         It begins as on a node: after backburner.xml is right, which the boot saw to, and the share is there, which
         waits for Ansible on a manager's first day. What comes before it in `round` lets the share be mapped.
+
+        A priority lasts as long as its process: when somebody has started the server anew it has to be lowered again.
+        To ask for the process is cheap (``sc.exe``), to look at priorities is not (PowerShell).
         """
-        if self._renders or not self._told.renders or self._boot.get("event") != "ready":
+        if not self._told.renders or self._boot.get("event") != "ready":
             return False
         machine = self._machine
-        if self._told.share is not None:
-            machine.log.info(drives.map_share(self._told.share, machine.programs))
-        machine.services.start(services.SERVER)
+        if self._rendering is None:
+            if self._told.share is not None:
+                machine.log.info(drives.map_share(self._told.share, machine.programs))
+            machine.services.start(services.SERVER)
+        process = machine.services.process_id(services.SERVER)
+        if process in (0, self._rendering):  # who stopped it, wanted that
+            return False
         jobs.give_way(machine.programs)
         machine.log.info(f"{services.SERVER} runs at low priority: the manager renders as well")
-        self._renders = True
+        self._rendering = process
         return True
-
-    def _attempt(self, what: str, work: Callable[[], bool | None]) -> None:
-        """Do ``work``, which says False when there was nothing to do: that is no proof that it works again."""
-        log = self._machine.log
-        try:
-            if work() is False:
-                return
-        except FarmNodeError as error:
-            if self._failed.get(what) != error.message:
-                log.error(f"{what}: {error.message}")
-            self._failed[what] = error.message
-        except Exception:
-            log.error(f"{what}: {traceback.format_exc()}")
-        else:
-            if self._failed.pop(what, None) is not None:
-                log.info(f"{what}: works again")

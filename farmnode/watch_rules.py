@@ -26,8 +26,8 @@ class Limits:
     """That a job may go on after EC2's advice to leave."""
     ghost: float = 900.0
     """On the manager: that an absent node may stay on the list."""
-    notice: float = 5.0
-    """Between two questions for a notice of EC2."""
+    notice: float = 4.0
+    """Between two questions for a notice of EC2, which advises to ask every five (EC2 User Guide)."""
     sample: float = 30.0
     """Between two looks at processes, log and manager."""
 
@@ -111,11 +111,16 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class StayStopped:
+    """See that Backburner's service is stopped, and stop it again if it is not."""
+
+
+@dataclass(frozen=True)
 class End:
     """Shut the machine down."""
 
 
-Action = Report | Restart | Leave | End
+Action = Report | Restart | Leave | StayStopped | End
 
 
 class Mode(StrEnum):
@@ -172,7 +177,7 @@ def step(state: State, facts: Facts, limits: Limits) -> tuple[State, tuple[Actio
     farewell = _farewell(state, facts.now, limits)
     if farewell is not None:
         return replace(state, mode=Mode.ENDED), (farewell, End())
-    return _watched(state, facts.now, limits)
+    return _watched(state, facts, limits)
 
 
 def _noted(state: State, facts: Facts) -> State:
@@ -204,9 +209,12 @@ def _farewell(state: State, now: float, limits: Limits) -> Leave | None:
     return None
 
 
-def _watched(state: State, now: float, limits: Limits) -> tuple[State, tuple[Action, ...]]:
+def _watched(state: State, facts: Facts, limits: Limits) -> tuple[State, tuple[Action, ...]]:
     """What to do about a node that goes on."""
+    now = facts.now
     actions: list[Action] = []
+    if state.mode is Mode.QUARANTINED and facts.sample is not None:
+        actions.append(StayStopped())
     if state.advised == now:
         text = f"EC2 advises to leave; the running job has {_span(limits.rebalance)} to end"
         actions.append(Report(Event.REBALANCE_ADVISED, text))

@@ -103,7 +103,7 @@ def test_bake_trusts_exactly_the_certificate_of_the_console(farm):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("vault_workstation_password=wrong", r'Nothing was launched.*does not let "\w+" in.*vault_workstation_password'),
+        ("vault_workstation_password=wrong", r'does not let "\w+" in.*vault_workstation_password'),
         ("farm_workstation_address=192.168.1.99", r"farm_workstation_address.*192\.168\.1\.99"),
         ("vault_ca_passphrase=short", r"vault_ca_passphrase has 5 characters"),
     ],

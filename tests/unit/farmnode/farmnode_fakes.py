@@ -74,6 +74,8 @@ class FakeClock(Clock):
 class FakeService:
     state: int = 1
     start_type: int = 3
+    starts: int = 0
+    """Each start makes another process."""
 
 
 @dataclass
@@ -118,6 +120,7 @@ class FakeWindows(Programs):
             if service.state == 4:
                 return Completed(1056 & 255, "[SC] StartService FAILED 1056:\r\n\r\nAlready running.\r\n", "")
             service.state = 4
+            service.starts += 1
         elif verb == "stop":
             if service.state == 1:
                 return Completed(1062, "[SC] ControlService FAILED 1062:\r\n", "")
@@ -138,11 +141,13 @@ class FakeWindows(Programs):
                 f"        KONTO              : {self.account}\r\n",
                 "",
             )
+        process = 1000 + service.starts if service.state == 4 else 0
+        more = f"        PID                : {process}\r\n        FLAGS              : \r\n" * (verb == "queryex")
         return Completed(
             0,
             f"\r\nSERVICE_NAME: {name} \r\n        TYPE               : 10  WIN32_OWN_PROCESS  \r\n"
             f"        STATUS             : {service.state}  X \r\n                                (STOPPABLE)\r\n"
-            "        WIN32_EXIT_CODE    : 0  (0x0)\r\n        CHECKPOINT         : 0x0\r\n",
+            f"        WIN32_EXIT_CODE    : 0  (0x0)\r\n        CHECKPOINT         : 0x0\r\n{more}",
             "",
         )
 

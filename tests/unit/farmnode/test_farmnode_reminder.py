@@ -41,7 +41,7 @@ SETTINGS = Settings(
 
 def ledger() -> Ledger:
     """Two hours: a node the whole time, another the last hour, a third only the first half hour."""
-    made = Ledger(began=0.0, at=0.0)
+    made = Ledger(since=1_800_000_000.0, at=0.0)
     made.count(["ip-10-0-0-21", "ip-10-0-0-23"], 0.0)
     made.count(["ip-10-0-0-21", "ip-10-0-0-23"], 1800.0)
     made.count(["ip-10-0-0-21"], 1800.0)
@@ -60,7 +60,7 @@ def test_what_it_says() -> None:
         "ip-10-0-0-21 runs for 2 h 00 min",
         "ip-10-0-0-22 runs for 1 h 00 min",
         "",
-        "So far: 2.0 manager hours, 3.5 node hours.",
+        "Since 2027-01-15 08:00 UTC: 2.0 manager hours, 3.5 node hours.",
         "That cost 8.00 USD, without disks, addresses and traffic.",
         "",
         "To end all of it:",
@@ -76,16 +76,67 @@ def test_a_price_that_is_not_known_is_not_made_up(prices: dict[str, float | None
 
 
 def test_a_node_price_is_not_needed_without_nodes() -> None:
-    made = Ledger(began=0.0, at=0.0)
+    made = Ledger(since=1_800_000_000.0, at=0.0)
     subject, _ = reminder.message(replace(SETTINGS, prices={"manager": 0.5, "node": None}), made, 5400.0)
     assert subject == "Render farm studio: manager and 0 nodes run, 0.75 USD"
 
 
 def test_a_node_that_comes_back_runs_anew() -> None:
-    made = Ledger(began=0.0, at=0.0)
+    made = Ledger(since=1_800_000_000.0, at=0.0)
     for names, now in ((["a"], 0.0), ([], 100.0), (["a"], 200.0), (["a"], 300.0)):
         made.count(names, now)
-    assert (made.seen, made.node_seconds) == ({"a": 200.0}, 100.0)
+    assert (made.seen, made.node_seconds) == ({"a": 100.0}, 100.0)
+    assert (made.manager_seconds, made.up, made.at) == (300.0, 300.0, 300.0)
+
+
+def test_time_since_the_last_count_is_told_too() -> None:
+    """The manager's service may have been silent since: its machine ran."""
+    subject, text = reminder.message(SETTINGS, ledger(), 9000.0)
+    assert "manager      runs for 2 h 30 min" in text and "ip-10-0-0-22 runs for 1 h 30 min" in text
+    assert "2.5 manager hours, 3.5 node hours" in text and subject.endswith("8.25 USD")
+
+
+@pytest.mark.parametrize(("gap", "counts"), [(0, True), (60, True), (900, True), (901, False), (-1, False)])
+def test_a_ledger_outlives_the_managers_power(tmp_path: Path, gap: float, counts: bool) -> None:
+    path, saved = tmp_path / "ledger.json", 1_800_007_200.0
+    assert reminder.ledger_from(path, 5.0, 7.0) == Ledger(since=5.0, at=7.0)
+    ledger().save(path, saved)
+    kept = reminder.ledger_from(path, saved + gap, 40.0)
+    assert (kept.since, kept.manager_seconds, kept.node_seconds) == (1_800_000_000.0, 7200.0, 3.5 * 3600)
+    kept.count(["ip-10-0-0-21", "ip-10-0-0-99"], 50.0)
+    passed = 10.0 + gap * counts
+    assert kept.manager_seconds == 7200.0 + passed
+    assert kept.up == (7200.0 + passed if counts else passed)
+    assert kept.node_seconds == 3.5 * 3600 + passed * counts
+    assert kept.seen == {"ip-10-0-0-21": 7200.0 + passed if counts else 0.0, "ip-10-0-0-99": 0.0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seen": []},
+        {"seen": {"a": "x"}},
+        {"seen": {"a": -1}},
+        {"since": None},
+        {"since": 1e12},
+        {"since": float("nan")},
+        {"up": -1},
+        {"saved": "x"},
+        {"node_seconds": []},
+        None,
+    ],
+)
+def test_a_ledger_that_is_not_understood(tmp_path: Path, change: dict[str, Any] | None) -> None:
+    path = tmp_path / "ledger.json"
+    ledger().save(path, 0.0)
+    path.write_text("[]" if change is None else json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(FarmNodeError, match=r"ledger\.json is not understood: "):
+        reminder.ledger_from(path, 0.0, 0.0)
+    path.write_text("{")
+    with pytest.raises(FarmNodeError, match=r"ledger\.json is not understood: JSONDecodeError"):
+        reminder.ledger_from(path, 0.0, 0.0)
+    with pytest.raises(FarmNodeError, match=r"cannot read ledger\.json"):
+        reminder.ledger_from(tmp_path, 0.0, 0.0)
 
 
 # ------------------------------------------------------------------------------------------------------- the settings

@@ -40,6 +40,32 @@ def test_a_service_that_does_not_come_up(bench: Bench) -> None:
     assert bench.machine.services.describe(SERVER) == "state 9"
 
 
+def test_a_service_that_is_stopping_already_is_waited_for(bench: Bench) -> None:
+    service = bench.windows.services[SERVER]
+    service.state = 3
+    bench.windows.answers[("sc.exe", "stop")] = Completed(1061 & 255, "[SC] ControlService FAILED 1061:\r\n", "")
+    bench.windows.on_call = lambda words: setattr(service, "state", 1 if bench.clock.passed >= 20 else 3)
+    bench.machine.services.stop(SERVER)
+    assert 20 <= bench.clock.passed < 22
+    bench.windows.on_call = lambda words: setattr(service, "state", 3)
+    with pytest.raises(FarmNodeError, match="is stopping, not stopped, after 60 seconds"):
+        bench.machine.services.stop(SERVER)
+
+
+def test_the_process_of_a_service(bench: Bench) -> None:
+    services = bench.machine.services
+    assert services.process_id(SERVER) == 0
+    services.start(SERVER)
+    assert services.process_id(SERVER) == 1001
+    services.stop(SERVER)
+    services.start(SERVER)
+    assert services.process_id(SERVER) == 1002
+    for text in ("nothing", "PID: x\r\nFLAGS:", "FLAGS:"):
+        bench.windows.answers[("sc.exe", "queryex")] = Completed(0, text, "")
+        with pytest.raises(FarmNodeError, match=f"about {SERVER} what is not understood"):
+            services.process_id(SERVER)
+
+
 def test_other_failures_are_told(bench: Bench) -> None:
     bench.windows.answers[("sc.exe", "start")] = Completed(
         5, "[SC] StartService FAILED 5:\r\n\r\nAccess is denied.", ""

@@ -19,7 +19,7 @@ from farmnode.services import SERVER
 from farmnode.status import status
 from farmnode.watch_facts import FactsOfNode, seconds_left
 from farmnode.watch_manager import ManagerWatch, is_node
-from farmnode.watch_rules import Event, Facts, Limits, Sample
+from farmnode.watch_rules import Event, Facts, Limits, Sample, StayStopped
 
 HANDLE = "06112233445F0000"
 LIMITS = '{"idle":60,"deadline":0,"hung":30,"manager":40,"notice":5,"sample":10,"ghost":100}'
@@ -147,6 +147,22 @@ def test_the_adapter_is_ended_before_its_renderer(bench: Bench, tasks: Tasks) ->
     assert tasks.rows == [("notepad.exe", 24, 0)]
 
 
+def test_a_renderer_that_ended_with_its_adapter_is_ended(bench: Bench, tasks: Tasks) -> None:
+    tasks.rows = [("3dsmax.exe", 20, 1), ("maxadapter.adp.exe", 16, 0)]
+    gone = Completed(128, "", 'ERROR: The process "3dsmax.exe" not found.')
+    bench.windows.answers[("taskkill.exe", "/f", "/im", "3dsmax.exe")] = gone
+    jobs.end(bench.windows, bench.machine.log)
+
+
+def test_what_cannot_be_ended_keeps_nothing_else_alive(bench: Bench, tasks: Tasks) -> None:
+    tasks.rows = [("3dsmax.exe", 20, 1), ("maxadapter.adp.exe", 16, 0)]
+    refusal = Completed(1, "", "ERROR: Access is denied.")
+    bench.windows.answers[("taskkill.exe", "/f", "/im", "maxadapter.adp.exe")] = refusal
+    with pytest.raises(FarmNodeError, match=r"^taskkill\.exe /f /im maxadapter\.adp\.exe ended with 1: .*denied\.$"):
+        jobs.end(bench.windows, bench.machine.log)
+    assert tasks.rows == [("maxadapter.adp.exe", 16, 0)]
+
+
 # -------------------------------------------------------------------------------------------------------------- facts
 
 
@@ -217,6 +233,26 @@ def test_a_log_that_grows_is_progress(looker: Looker, tasks: Tasks) -> None:
     looker.log.write_text("INF")
     assert looker.look().progress
     assert not looker.look().progress
+
+
+def test_a_log_that_cannot_be_looked_at_is_empty(looker: Looker, monkeypatch: pytest.MonkeyPatch) -> None:
+    looker.log.write_text("INF")
+    looker.look()
+
+    def moved(self: Path, **_: object) -> None:
+        raise PermissionError("it is just being moved")
+
+    monkeypatch.setattr(Path, "stat", moved)
+    assert looker.look().progress
+    assert not looker.look().progress
+
+
+def test_no_error_of_a_source_hides_another(looker: Looker, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "parse", lambda text: 1 // 0)
+    monkeypatch.setattr(Imds, "get", lambda *_: {}["x"])
+    assert looker.look() == looker.look() == Sample(job=True, load=None, progress=True, manager=True)
+    assert bench.log.count("the task list does not answer: ") == 1
+    assert bench.log.count("the metadata service does not answer: 'x'") == 1
 
 
 def test_nothing_is_held_against_a_node_whose_task_list_fails(looker: Looker, tasks: Tasks, bench: Bench) -> None:
@@ -441,17 +477,325 @@ def test_a_full_disk_does_not_end_the_watch(
     assert "no room" in bench.log
 
 
-@pytest.mark.parametrize(("role", "event"), [("render_node", "failed"), ("builder", "ready"), (None, "failed")])
-def test_what_is_not_watched(bench: Bench, role: str | None, event: str) -> None:
-    bench.machine.state.update(role=role, boot={"event": event})
-    assert watch.watch(bench.machine) == {"event": "nothing_to_watch", "role": role, "boot": event}
+@pytest.mark.parametrize("event", ["ready", "failed", "booting"])
+def test_a_builder_is_not_watched(bench: Bench, event: str) -> None:
+    bench.machine.state.update(boot={"event": event, "role": "builder"})
+    assert watch.watch(bench.machine) == {"event": "nothing_to_watch", "role": "builder", "boot": event}
+    assert bench.windows.calls == []
 
 
-def test_without_a_farm_there_is_nothing_to_follow(bench: Bench, farm: Manager) -> None:
+@pytest.mark.parametrize("memory", [{}, {"boot": {}}, {"boot": "x"}])
+def test_a_machine_that_never_booted_is_not_watched(bench: Bench, memory: dict[str, Any]) -> None:
+    bench.machine.state.update(**memory)
+    assert watch.watch(bench.machine) == {"event": "nothing_to_watch", "role": None, "boot": "none"}
+    assert bench.windows.calls == []
+
+
+# ------------------------------------------------------------------------------------------ a node that nobody watches
+
+
+def refuse_shutdown(bench: Bench, times: int) -> None:
+    refused = [Completed(5, "", "Access is denied.(5)")] * times
+    bench.windows.__dict__["_shutdown"] = lambda *_: refused.pop() if refused else Completed(0, "", "")
+
+
+@pytest.mark.parametrize("role", ["render_node", "remote_node", None])
+def test_a_failed_node_ends_however_often_windows_refuses(bench: Bench, role: str | None) -> None:
+    bench.machine.state.update(boot={"event": "failed", "role": role, "reason": "no share"})
+    refuse_shutdown(bench, 7)
+    assert watch.watch(bench.machine) == {"event": "failed", "role": role, "reason": "no share"}
+    assert len(bench.windows.called("shutdown.exe")) == 8 and bench.clock.passed == 7 * 30
+    assert bench.log.count("shutdown: shutdown.exe /s /f /t 0 ended with 5") == 1
+    assert said(bench) == [], "the boot said it"
+
+
+def test_a_failed_manager_stays_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when its boot could not find out again what it is: its memory has the role of boots before."""
+    bench.machine.state.update(role="manager", boot={"event": "failed"})
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 1000:
+            bench.metadata.answer = instance(FARM % ("manager", ""))
+
+    monkeypatch.setattr(bench.clock, "sleep", sleep)
+    monkeypatch.setattr(ManagerWatch, "run", lambda self: {"event": "manager watched"})
+    assert watch.watch(bench.machine) == {"event": "manager watched"}
+    assert pauses == [5] * 1000 and bench.windows.calls == []
+    assert bench.log.count("start of the watch: the metadata service is silent.") == 1
+    assert "start of the watch: works again" in bench.log
+
+
+def test_what_the_last_boot_found_goes_before_what_was_known_earlier(bench: Bench) -> None:
+    bench.machine.state.update(role="manager", boot={"event": "failed", "role": "render_node"})
+    watch.watch(bench.machine)
+    assert bench.windows.called("shutdown.exe")
+
+
+def cut(bench: Bench, **more: Any) -> None:
+    bench.metadata.answer = instance(FARM % ("render_node", ""))
+    bench.machine.state.update(boot={"event": "booting", "phase": "services", **more})
+    bench.windows.services[SERVER].state = 4
+
+
+def test_a_node_whose_boot_was_cut_says_so_leaves_and_ends(bench: Bench, farm: Manager) -> None:
+    cut(bench, role="render_node", instance="i-0123456789abcdef0", **NODE.as_json())
+    farm.states = {HANDLE: manager.ABSENT}
+    refuse_shutdown(bench, 2)
+    result = watch.watch(bench.machine)
+    assert said(bench) == [result]
+    assert (result["event"], result["phase"], result["code"], result["mac"]) == ("failed", "services", "cut", NODE.mac)
+    assert result["reason"].startswith("farmnode boot was ended in its phase services; see C:\\ProgramData")
+    assert bench.windows.services[SERVER].state == 1 and farm.deleted == [HANDLE]
+    assert len(bench.windows.called("shutdown.exe")) == 3
+    assert note(bench)["event"] == "failed"
+
+
+def test_a_boot_that_was_cut_early_asks_ec2_what_the_machine_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut(bench)
+    result = watch.watch(bench.machine)
+    assert (result["role"], result["code"]) == ("render_node", "cut")
+    bench.windows.calls.clear()
+    monkeypatch.setattr(ManagerWatch, "run", lambda self: {"event": "manager watched"})
+    bench.metadata.answer = instance(FARM % ("manager", ""))
+    assert watch.watch(bench.machine) == {"event": "manager watched"}
+    bench.metadata.answer = instance(FARM % ("builder", ""))
+    assert watch.watch(bench.machine)["event"] == "nothing_to_watch"
+    assert bench.windows.calls == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code"),
+    [
+        (lambda bench: setattr(bench.metadata, "answer", None), "metadata"),
+        (lambda bench: setattr(bench.metadata, "answer", instance("")), "bad_user_data"),
+        (lambda bench: bench.machine.state.update(boot={"event": "ready", "role": "render_node"}), "unexpected"),
+        (lambda bench: bench.machine.state.path.write_text("{"), "broken_state"),
+    ],
+)
+def test_a_node_that_cannot_begin_to_watch_ends(
+    bench: Bench, farm: Manager, break_it: Callable[[Bench], object], code: str
+) -> None:
     booted(bench)
-    bench.metadata.answer = instance("")
-    with pytest.raises(FarmNodeError, match="names the manager"):
+    farm.states = {}
+    break_it(bench)
+    result = watch.watch(bench.machine)
+    assert (result["event"], result["phase"], result["code"]) == ("failed", "watch", code)
+    assert said(bench) == [result] and 900 <= result["seconds"] <= 905
+    assert bench.log.count("start of the watch: ") == 1
+    assert bench.windows.calls[-1] == ["shutdown.exe", "/s", "/f", "/t", "0"]
+
+
+def test_a_manager_that_lost_its_memory_stays_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    booted(bench, role="manager")
+    text = bench.machine.state.path.read_text()
+    bench.machine.state.path.write_text("{")
+    monkeypatch.setattr(ManagerWatch, "run", lambda self: {"event": "manager watched"})
+
+    def sleep(seconds: float) -> None:
+        bench.clock.passed += seconds
+        if bench.clock.passed > 5000:
+            bench.machine.state.path.write_text(text)
+
+    monkeypatch.setattr(bench.clock, "sleep", sleep)
+    assert watch.watch(bench.machine) == {"event": "manager watched"}
+    assert bench.windows.calls == []
+
+
+def test_a_watch_begins_when_what_stood_in_its_way_has_passed(
+    bench: Bench, tasks: Tasks, farm: Manager, imds: Imds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booted(bench, watch_limits=LIMITS.replace('"deadline":0,"hung":30', '"deadline":700,"hung":0'))
+    tasks.rows = [("3dsmax.exe", 20, 0)]
+    farm.states = {}
+
+    def resolve(name: str) -> str:
+        if bench.clock.passed < 600:
+            raise FarmNodeError("unknown_manager", "not yet")
+        return name
+
+    monkeypatch.setattr(manager, "resolve", resolve)
+    result = watch.watch(bench.machine)
+    # Its deadline counts from the beginning, its manager's silence does not.
+    assert (result["event"], result["seconds"]) == ("deadline", pytest.approx(700, abs=6))
+    assert bench.log.count("start of the watch: not yet") == bench.log.count("start of the watch: works again") == 1
+
+
+@pytest.mark.parametrize("source", ["now", "step"])
+def test_a_turn_that_fails_is_tried_again(
+    bench: Bench, tasks: Tasks, farm: Manager, imds: Imds, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    booted(bench)
+    farm.states = {}
+    place: Any = FactsOfNode if source == "now" else watch.watch_rules
+    original, fails = getattr(place, source), [False] + [True] * 10
+
+    def sometimes(*words: Any) -> Any:
+        if fails and fails.pop(0):
+            raise ZeroDivisionError("oops")
+        return original(*words)
+
+    monkeypatch.setattr(place, source, sometimes)
+    assert watch.watch(bench.machine)["event"] in ("idle", "manager_gone")
+    assert bench.log.count("ZeroDivisionError: oops") == 1 and bench.log.count("watch: works again") == 1
+
+
+def test_a_node_whose_turns_all_fail_ends(
+    bench: Bench, tasks: Tasks, farm: Manager, imds: Imds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booted(bench)
+    farm.states = {HANDLE: manager.ABSENT}
+    turns: list[float] = []
+
+    def never(self: FactsOfNode) -> Facts:
+        turns.append(bench.clock.passed)
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr(FactsOfNode, "now", never)
+    result = watch.watch(bench.machine)
+    assert (result["event"], result["code"], result["phase"]) == ("failed", "unexpected", "watch")
+    assert turns == [5.0 * number for number in range(181)] and farm.deleted == [HANDLE]
+    assert bench.log.count("ZeroDivisionError: oops\n") == 1
+    assert bench.windows.called("shutdown.exe")
+
+
+@pytest.mark.parametrize(("takes", "pause"), [(0.0, 5.0), (3.0, 2.0), (4.375, 0.625), (4.5, 0.625), (60.0, 0.625)])
+def test_a_turn_begins_every_few_seconds_whatever_it_takes(
+    bench: Bench, tasks: Tasks, farm: Manager, imds: Imds, monkeypatch: pytest.MonkeyPatch, takes: float, pause: float
+) -> None:
+    booted(bench)
+    pauses: list[float] = []
+
+    def work(self: watch.NodeWatch) -> None:
+        bench.clock.passed += takes
+
+    def sleep(seconds: float) -> None:
+        bench.clock.passed += seconds
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch.NodeWatch, "_turn", work)
+    monkeypatch.setattr(bench.clock, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
         watch.watch(bench.machine)
+    assert pauses == [pause] * 3
+
+
+def stubborn(bench: Bench, tasks: Tasks, *, until_killed: bool) -> None:
+    """A service that stops only after its renderer was killed, or never; ``taskkill`` finds no renderer."""
+    service = bench.windows.services[SERVER]
+    gone = Completed(128, "", 'ERROR: The process "3dsmax.exe" not found.')
+
+    def stop(words: list[str]) -> None:
+        if words[:2] == ["sc.exe", "stop"]:
+            service.state = 1 if until_killed and bench.windows.called("taskkill.exe") else 3
+        if words[0] == "taskkill.exe" and "adp" in words[-1]:
+            tasks.rows = []
+
+    bench.windows.on_call = stop
+    bench.windows.answers[("sc.exe", "stop")] = Completed(0, "", "")
+    bench.windows.answers[("taskkill.exe", "/f", "/im", "3dsmax.exe")] = gone
+
+
+HUNG = [("maxadapter.adp.exe", 16, 0), ("3dsmax.exe", 20, 0)]
+
+
+def test_backburner_is_started_though_it_stopped_late(bench: Bench, tasks: Tasks, farm: Manager, imds: Imds) -> None:
+    booted(bench)
+    tasks.rows = list(HUNG)
+    stubborn(bench, tasks, until_killed=True)
+    started: list[bool] = []
+    at_start = bench.windows.on_call
+
+    def on_call(words: list[str]) -> None:
+        at_start(words)
+        if words[:2] == ["sc.exe", "start"]:
+            started.append(bench.windows.services[SERVER].state == 1)
+
+    bench.windows.on_call = on_call
+    farm.states = {}
+    assert watch.watch(bench.machine)["event"] == "idle"
+    assert [line["event"] for line in said(bench)] == ["hung", "idle"]
+    assert started == [True], "it was stopped a second time, and then started"
+    assert "stop: works again" in bench.log and "taskkill" not in bench.log
+
+
+def test_last_words_do_not_wait_for_a_second_stop(bench: Bench, tasks: Tasks, farm: Manager, imds: Imds) -> None:
+    booted(bench, watch_limits='{"deadline":0,"idle":0,"hung":0}')
+    tasks.rows = list(HUNG)
+    stubborn(bench, tasks, until_killed=False)
+    farm.states = {}
+    imds.pages["meta-data/spot/instance-action"] = b'{"action": "terminate", "time": "2027-01-15T08:02:00Z"}'
+    assert watch.watch(bench.machine)["event"] == "forgotten"
+    words = said(bench)[0]
+    assert words["event"] == "interrupted" and 60 <= words["seconds"] < 62
+    assert len(bench.windows.called("sc.exe", "stop")) == 2
+
+
+@pytest.mark.parametrize("broken", ["sc.exe stop", "taskkill.exe", "tasklist.exe"])
+def test_the_start_is_tried_whatever_went_wrong_before(
+    bench: Bench, tasks: Tasks, farm: Manager, imds: Imds, broken: str
+) -> None:
+    booted(bench)
+    tasks.rows = [("3dsmax.exe", 20, 0)]
+    farm.states = {}
+    starts: list[list[str]] = []
+
+    def on_call(words: list[str]) -> None:
+        if words[:2] == ["sc.exe", "stop"]:
+            bench.windows.answers[tuple(broken.split())] = Completed(1, "", "broken")
+        if words[:2] == ["sc.exe", "start"]:
+            starts.append(words)
+            bench.windows.answers.clear()
+            bench.windows.services[SERVER].state = 1
+            tasks.rows = []
+
+    bench.windows.on_call = on_call
+    watch.watch(bench.machine)
+    assert len(starts) == 1 and "broken" in bench.log
+
+
+def test_a_quarantined_service_is_stopped_until_it_is(bench: Bench, tasks: Tasks, farm: Manager, imds: Imds) -> None:
+    booted(bench, watch_limits=LIMITS.replace('"idle":60', '"idle":600'))
+    tasks.rows = [("3dsmax.exe", 20, 0)]
+    farm.states = {HANDLE: "busy"}
+    service, stops = bench.windows.services[SERVER], []
+
+    def on_call(words: list[str]) -> None:
+        if words[:2] == ["sc.exe", "start"]:
+            tasks.rows = [("3dsmax.exe", 40, 0)]
+        quarantined = any(line["event"] == "quarantined" for line in said(bench))
+        if words[:2] == ["sc.exe", "stop"]:
+            stops.append(quarantined)
+            bench.windows.answers.pop(("sc.exe", "stop"), None)
+            if stops.count(True) < 2 and bench.windows.called("sc.exe", "start"):
+                bench.windows.answers["sc.exe", "stop"] = Completed(5, "[SC] ControlService FAILED 5:", "")
+            else:
+                farm.states = {HANDLE: manager.ABSENT}
+
+    bench.windows.on_call = on_call
+    watch.watch(bench.machine)
+    assert [line["event"] for line in said(bench)] == ["hung", "quarantined", "idle"]
+    assert stops.count(True) >= 2 and service.state == 1 and farm.deleted
+    assert "BACKBURNER_SRV_200 runs in quarantine" in bench.log
+
+
+def test_a_service_that_somebody_starts_in_quarantine_is_stopped(
+    bench: Bench, tasks: Tasks, farm: Manager, imds: Imds
+) -> None:
+    booted(bench)
+    farm.states = {}
+    told = parse_user_data(bench.metadata.answer.user_data)  # type: ignore[union-attr]
+    assert told is not None
+    node = watch.NodeWatch(bench.machine, told, bench.machine.state.load()["boot"], 0.0)
+    bench.windows.services[SERVER].state = 1
+    node._perform(StayStopped())
+    assert bench.windows.called("sc.exe", "stop") == []
+    bench.windows.services[SERVER].state = 4
+    node._perform(StayStopped())
+    assert bench.windows.services[SERVER].state == 1
 
 
 def test_status_tells_what_the_watch_noted(bench: Bench) -> None:
@@ -558,6 +902,36 @@ def test_reminders_come_when_they_are_due(
     assert "ip-10-0-0-21 runs for 1 h 00 min" in mails[1][1]
 
 
+def test_cost_goes_on_after_a_reboot_of_the_manager(
+    watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mails: list[tuple[str, str]] = []
+    monkeypatch.setattr(reminder, "send", lambda settings, subject, text: mails.append((subject, text)))
+    settings(bench)
+    farm.names = {HANDLE: "ip-10-0-0-21"}
+    turn(watched, bench, 179)
+    turn(manager_watch(bench), bench, 182)
+    assert mails[-1][0] == "Render farm studio: manager and 1 node run, 2.49 USD"
+    assert "Since 2027-01-15 08:00 UTC: 1.0 manager hours, 1.0 node hours." in mails[-1][1]
+    (bench.machine.folder / "ledger.json").write_text("{")
+    turn(manager_watch(bench), bench, 181)
+    assert "hours and cost are counted anew from now on: ledger.json is not understood" in bench.log
+    assert "Since 2027-01-15 09:00 UTC: 0.5 manager hours, 0.5 node hours." in mails[-1][1]
+
+
+def test_a_full_disk_keeps_no_manager_from_its_duties(
+    watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise FarmNodeError("disk_full", "no room")
+
+    monkeypatch.setattr(reminder.files, "write", full)
+    farm.states, farm.names = {HANDLE: "absent"}, {HANDLE: "ip-10-0-0-21"}
+    turn(watched, bench, 20)
+    assert bench.log.count("ledger: no room") == 1 and farm.deleted == [HANDLE]
+    assert "list of servers" not in bench.log
+
+
 @pytest.mark.parametrize("error", [FarmNodeError("reminder", "no mail"), ZeroDivisionError()])
 def test_a_mail_that_fails_harms_nothing(
     watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -642,6 +1016,23 @@ def test_a_priority_that_stays_is_tried_again(bench: Bench, answer: Completed) -
     turn(manager_watch(bench, ',"renders":true'), bench, 5)
     assert len(scripts) == 3
     assert bench.log.count("the priority of Backburner's server cannot be lowered") == 1
+
+
+@pytest.mark.usefixtures("farm")
+def test_a_server_that_was_started_anew_gets_its_low_priority_again(bench: Bench) -> None:
+    scripts = powershell(bench, Completed(0, "0\r\n", ""))
+    watched, server = manager_watch(bench, ',"renders":true'), bench.machine.services
+    turn(watched, bench, 5)
+    assert len(scripts) == 1
+    server.stop(SERVER)
+    turn(watched, bench, 3)
+    assert len(scripts) == 1 and server.describe(SERVER) == "stopped", "who stopped it, wanted that"
+    server.start(SERVER)
+    turn(watched, bench, 3)
+    server.stop(SERVER)
+    server.start(SERVER)
+    turn(watched, bench, 3)
+    assert len(scripts) == 3
 
 
 def test_a_manager_that_renders_is_no_node_of_the_mail(

@@ -18,6 +18,7 @@ from farmnode.watch_rules import (
     Restart,
     Sample,
     State,
+    StayStopped,
     begin,
     step,
 )
@@ -51,7 +52,12 @@ class Node:
 
     @property
     def events(self) -> list[tuple[float, str]]:
-        return [(at, "end" if isinstance(action, End) else str(action.event)) for at, action in self.done]
+        """What was done; what a quarantined node sees to at each look is left out."""
+        return [
+            (at, "end" if isinstance(action, End) else str(action.event))
+            for at, action in self.done
+            if not isinstance(action, StayStopped)
+        ]
 
 
 def test_a_node_that_renders_is_left_alone() -> None:
@@ -150,8 +156,8 @@ def test_a_hung_render_is_restarted_once_then_the_node_is_quarantined() -> None:
         Leave(Event.QUARANTINED, f"{text}, again after a restart: the node takes no more work")
     ]
     assert node.state.mode is Mode.QUARANTINED
-    assert node.live(599) == []
-    node.live(1)
+    assert node.live(599) == [StayStopped()] * 599
+    assert StayStopped() not in node.live(1)
     assert node.events[-2:] == [(1210, "idle"), (1210, "end")]
 
 
@@ -159,6 +165,16 @@ def test_a_quarantined_node_is_not_restarted_again() -> None:
     node = Node(replace(LIMITS, deadline=0))
     node.live(5000, HANGING)
     assert [name for _, name in node.events] == ["hung", "quarantined"]
+
+
+def test_quarantine_is_seen_to_at_each_look_and_only_then() -> None:
+    node = Node(replace(LIMITS, deadline=0))
+    assert StayStopped() not in node.live(600, HANGING)
+    assert node.state.mode is Mode.QUARANTINED
+    assert node.live(3, HANGING) == [StayStopped()] * 3
+    assert node.live(3, None) == []
+    advised = node.live(1, HANGING, advice=True)
+    assert [type(action) for action in advised] == [StayStopped, Report]
 
 
 @pytest.mark.parametrize("sample", [RENDERING, replace(HANGING, progress=True), replace(HANGING, job=False)])
@@ -288,5 +304,5 @@ def test_the_weight_of_the_rules() -> None:
 
 
 def test_the_defaults_are_those_of_the_settings() -> None:
-    assert Limits() == Limits(1800, 43200, 1800, 900, 600, 900, 5, 30)
+    assert Limits() == Limits(1800, 43200, 1800, 900, 600, 900, 4, 30)
     assert begin(5.0) == State(5.0, 5.0, 5.0, 5.0, Mode.WORKING, None, False, False, None, 0.0)
