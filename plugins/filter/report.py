@@ -140,7 +140,7 @@ def farm_silence_line(silence: Mapping[str, Any], state: str) -> str:
     elif silence["reached"]:
         remedy = "ansible-playbook farm-up.yml starts it again; its log is backburner.log on that machine."
     else:
-        remedy = "ansible-playbook playbooks/link-check.yml names what is broken on the way; farm-up.yml mends what it can."
+        remedy = "ansible-playbook playbooks/link-check.yml names what is broken on the way; farm-up.yml can mend it."
     return f"The manager does not answer: {reason}. {remedy}"
 
 
