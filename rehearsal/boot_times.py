@@ -15,8 +15,8 @@ STATE = "ProgramData/RenderFarm/state.json"
 #: Phases that last for as long as somebody else lets the node wait.
 WAITING = frozenset({"manager", "tunnel"})
 
-#: Seconds of its own time that a node has from power-on to readiness. The median of a farm must hold it: the slowest one
-#: of many machines that share a few processors only tells how long it had to wait for a processor.
+#: Seconds of its own time that a node has from power-on to readiness. The median of a farm must hold it: the slowest
+#: of many machines that share a few processors only tells how long it had to wait for one.
 LIMIT = 2.0
 
 
