@@ -15,6 +15,10 @@ STATE = "ProgramData/RenderFarm/state.json"
 #: Phases that last for as long as somebody else lets the node wait.
 WAITING = frozenset({"manager", "tunnel"})
 
+#: Seconds of its own time that a node has from power-on to readiness. The median of a farm must hold it: the slowest
+#: of many machines that share a few processors only tells how long it had to wait for one.
+LIMIT = 2.0
+
 
 @dataclass(frozen=True)
 class BootTime:
@@ -46,16 +50,20 @@ def boot_times(machines: Iterable[Mapping[str, Any]]) -> list[BootTime]:
     return [time for time in found if time is not None]
 
 
+def median(times: Sequence[BootTime]) -> float:
+    """Seconds from power-on to readiness; StatisticsError when there are no ``times``."""
+    return statistics.median(time.seconds for time in times)
+
+
 def line(times: Sequence[BootTime]) -> str:
     """All of it in one line."""
     if not times:
-        return "No node became ready."
+        return "no node became ready"
+    slowest = max(time.seconds for time in times)
+    processor = [time.processor for time in times]
+    processors = f"{statistics.median(processor):.2f} s (median), {max(processor):.2f} s (most)"
     return (
-        f"From power-on to readiness, without the wait for the manager's port, {len(times)} nodes needed "
-        f"{_spread([time.seconds for time in times])}; processor time of their boots: "
-        f"{_spread([time.processor for time in times])}."
+        f"from power-on to readiness, without the wait for the manager's port, {len(times)} nodes needed "
+        f"{median(times):.2f} s (median; the limit is {LIMIT:g} s), {slowest:.2f} s (most); "
+        f"processor time of their boots: {processors}"
     )
-
-
-def _spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.2f} s (median), {max(values):.2f} s (most)"

@@ -6,7 +6,7 @@ import asyncio
 import re
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -72,6 +72,13 @@ def _count(text: str, what: str) -> int:
     if not text.isdigit():
         raise RehearsalError(f"{what} is a whole number from 0 on, not {text!r}")
     return int(text)
+
+
+def _begin(context: Context, work: Coroutine[None, None, None], name: str) -> None:
+    """Go on with ``work`` in the background."""
+    task = asyncio.create_task(work, name=name)
+    context.background.add(task)
+    task.add_done_callback(context.background.discard)
 
 
 async def _capacity(context: Context, arguments: Sequence[str]) -> str:
@@ -188,9 +195,7 @@ async def _api_down(context: Context, arguments: Sequence[str]) -> str:
         await asyncio.sleep(seconds)
         context.cloud.api_down(False)
 
-    task = asyncio.create_task(lift(), name="api-down")
-    context.background.add(task)
-    task.add_done_callback(context.background.discard)
+    _begin(context, lift(), "api-down")
     return f"the EC2 API answers nobody for {seconds:g} s"
 
 
@@ -207,6 +212,15 @@ async def _kill(context: Context, arguments: Sequence[str]) -> str:
         raise RehearsalError(f"{machine.name} has no power")
     await context.hypervisor.cut_power(machine)
     return f"{machine.name} has lost power, which EC2 does not notice; {_LIFT.format(name=machine.name)}"
+
+
+async def _power_cut(context: Context, arguments: Sequence[str]) -> str:
+    machine, phase = context.hypervisor.find(arguments[0]), arguments[1]
+    if re.fullmatch(r"[a-z]+", phase) is None:
+        raise RehearsalError(f"PHASE is a phase of farmnode's boot such as identity, not {phase!r}")
+    machine.power_cut = phase
+    _begin(context, context.hypervisor.cut_power_in_phase(machine, phase), "power-cut")
+    return f"{machine.name} loses power when its next boot is in phase {phase}; {_LIFT.format(name=machine.name)}"
 
 
 async def _disk_full(context: Context, arguments: Sequence[str]) -> str:
@@ -234,7 +248,7 @@ async def _port_forward(context: Context, arguments: Sequence[str]) -> str:
 async def _repair(context: Context, arguments: Sequence[str]) -> str:
     machine = context.hypervisor.find(arguments[0])
     await context.hypervisor.repair(machine)
-    lifted = "winrm-lost, disk-full and clock-off are lifted"
+    lifted = "winrm-lost, disk-full, clock-off and power-cut are lifted"
     return f"{machine.name} is repaired: {lifted}, and power is on if EC2 means it to be"
 
 
@@ -271,9 +285,10 @@ FAULTS = {
             "the studio's router stops (or goes on) forwarding the VPN's port",
             _port_forward,
         ),
+        Fault("power-cut", ("MACHINE", "PHASE"), "the machine loses power in a phase of its next boot", _power_cut),
         Fault("quota", ("LIFECYCLE", "VCPUS"), "so many vCPUs may run, spot or on-demand", _quota),
         Fault("rebalance", ("MACHINE",), "EC2 advises to leave a spot instance", _rebalance),
-        Fault("repair", ("MACHINE",), "lifts winrm-lost, disk-full and clock-off; powers a dead machine on", _repair),
+        Fault("repair", ("MACHINE",), "lifts winrm-lost, disk-full, clock-off, power-cut; gives power", _repair),
         Fault("spot-interrupt", ("MACHINE", "SECONDS"), "EC2 takes a spot instance back", _spot_interrupt),
         Fault("winrm-lost", ("MACHINE",), "packets to WinRM vanish", _winrm_lost),
     )

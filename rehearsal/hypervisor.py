@@ -19,7 +19,7 @@ from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from rehearsal import disks, imds, vpc_dns
+from rehearsal import boot_times, disks, imds, vpc_dns
 from rehearsal.interfaces import CloudApi, CloudView, ImageView, InstanceView, RehearsalError
 from rehearsal.machine import Host, Machine, MachinePlatform, MachineState, PowerAction
 from rehearsal.network import filters, http, netns, plan
@@ -323,6 +323,7 @@ class Hypervisor:
             on_power=partial(self._guest_power, machine),
             on_password=partial(self._password, machine),
             clock_ahead=machine.clock_ahead,
+            env=_environment(machine),
         )
         shared_name = machine.instance.tags.get("Name", "") if machine.instance else ""
         failing = self.boot_failures & {machine.name, machine.key, shared_name}
@@ -380,6 +381,17 @@ class Hypervisor:
                 machine.resolver = None
             if machine.card is not None:
                 await self.network.unplug(machine.namespace, machine.card)
+
+    async def cut_power_in_phase(self, machine: Machine, phase: str) -> None:
+        """Cut its power when its boot stands still in ``phase``, unless `Machine.power_cut` is changed before."""
+        while machine.power_cut == phase and self.machines.get(machine.key) is machine:
+            if machine.held_still.exists():
+                machine.held_still.unlink()
+                machine.power_cut = ""
+                machine.log(f"the boot is in phase {phase}")
+                await self.cut_power(machine)
+                return
+            await asyncio.sleep(0.05)
 
     async def cut_power(self, machine: Machine) -> None:
         """The machine loses power; EC2 does not notice."""
@@ -482,6 +494,7 @@ class Hypervisor:
             await asyncio.to_thread(disks.free, machine.folder)
         machine.faults.clear()
         machine.clock_ahead = 0
+        machine.power_cut = ""
         self.boot_failures -= {machine.name, machine.key}
         if machine.state in (MachineState.OFF, MachineState.FAILED, MachineState.DEAD):
             machine.boots_seen = None
@@ -558,6 +571,14 @@ class Hypervisor:
                 return machine
         known = ", ".join(sorted(machine.name for machine in self.machines.values())) or "none yet"
         raise RehearsalError(f"there is no machine {name}; machines: {known}")
+
+
+def _environment(machine: Machine) -> dict[str, str]:
+    """What tells the real processes of a machine in which phase of its boot its power goes."""
+    if not machine.power_cut:
+        return {}
+    memory = machine.disk / boot_times.STATE
+    return {"REHEARSAL_POWER_CUT": f"{machine.power_cut}\n{memory}\n{machine.held_still}"}
 
 
 def _stopping(machine: Machine) -> bool:

@@ -75,12 +75,15 @@ class MachinePlatform:
         on_power: Callable[[PowerAction], None],
         on_password: Callable[[str], None],
         clock_ahead: int = 0,
+        env: Mapping[str, str] | None = None,
     ) -> None:
+        """``env`` is what its processes find in their environment beside what they are given."""
         self.name = name
         self.namespace = namespace
         self.nic = card
         self._key_name = key_name
         self._clock_ahead = clock_ahead
+        self._env = dict(env or {})
         self._on_serial = on_serial
         self._on_power = on_power
         self._on_password = on_password
@@ -116,7 +119,7 @@ class MachinePlatform:
         """
         process = await asyncio.create_subprocess_exec(
             *netns.inside(self.namespace, argv),
-            env=with_clock(env, self._clock_ahead),
+            env=with_clock({**env, **self._env}, self._clock_ahead),
             cwd=cwd,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -142,7 +145,7 @@ class MachinePlatform:
         with log.open("ab") as stream:
             return await asyncio.create_subprocess_exec(
                 *netns.inside(self.namespace, argv),
-                env=with_clock(env, self._clock_ahead),
+                env=with_clock({**env, **self._env}, self._clock_ahead),
                 cwd=cwd,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=stream,
@@ -207,6 +210,8 @@ class Machine:
         self.faults: set[str] = set()
         self.clock_ahead = 0
         """Seconds by which its processes see another time than it is, from the next boot on."""
+        self.power_cut = ""
+        """Phase of its next boot in which its power goes."""
         self.rebalance: float | None = None
         """When EC2 advised to leave it (epoch seconds)."""
         self.winrm_commands = 0
@@ -227,6 +232,11 @@ class Machine:
     def disk(self) -> Path:
         """The folder that stands for its drive C:."""
         return self.folder / "c"
+
+    @property
+    def held_still(self) -> Path:
+        """Exists when its boot stands still in the phase `power_cut`."""
+        return self.folder / "power-cut"
 
     @property
     def commands(self) -> int:

@@ -47,7 +47,6 @@ class Proof:
     steps: list[Step] = field(default_factory=list)
     checks: list[str] = field(default_factory=list)
     machines: list[dict[str, Any]] = field(default_factory=list)
-    boots: str = ""
 
 
 def notations(mac: str) -> tuple[str, ...]:
@@ -203,6 +202,15 @@ def prove_order(rehearsal: Rehearsal) -> str:
     )
 
 
+def prove_boot_times(rehearsal: Rehearsal) -> str:
+    nodes = [machine for machine in rehearsal.machines() if machine["role"] == "render_node"]
+    times = boot_times.boot_times(nodes)
+    expect(len(times) == len(nodes), f"{len(times)} of {len(nodes)} nodes noted that they became ready")
+    found = boot_times.line(times)
+    expect(not times or boot_times.median(times) < boot_times.LIMIT, f"the nodes boot too slowly: {found}")
+    return found
+
+
 def _image_log(rehearsal: Rehearsal) -> str:
     image_folder = max((rehearsal.folder / "images").iterdir(), key=lambda path: path.stat().st_mtime)
     log = image_folder / "c" / PROFILE / "backburner.log"
@@ -294,12 +302,12 @@ def prove(folder: Path, nodes: int, *, keep: bool, say: Callable[[str], None] = 
             prove_registered(rehearsal),
             prove_identity(rehearsal),
             prove_order(rehearsal),
+            prove_boot_times(rehearsal),
         ]
         Link(rehearsal).pc_knows_the_way(proof.steps[-1].log.read_text(errors="replace"))
         with ThreadPoolExecutor() as pool:  # they wait for what must not answer
             proof.checks += pool.map(lambda prove: prove(rehearsal), (prove_winrm_shut, prove_reach))
         proof.machines = machine_rows(rehearsal)
-        proof.boots = boot_times.line(boot_times.boot_times(rehearsal.machines()))
         proof.steps.append(rehearsal.playbook("farm-up.yml", *farm_nodes, title="farm-up.yml again"))
         proof.checks.append(prove_unchanged(proof.steps[-1]))
         if not keep:
@@ -319,8 +327,6 @@ def prove(folder: Path, nodes: int, *, keep: bool, say: Callable[[str], None] = 
         say(f"  ok    {check}")
     say("")
     say(text_table(proof.machines))
-    say("")
-    say(proof.boots)
     say("")
     say(text_table([_step_row(step) for step in proof.steps]))
     say("")

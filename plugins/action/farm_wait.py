@@ -30,8 +30,12 @@ else:
 _TURN = 4.0
 #: Seconds between two starts of it at least.
 _LEAST_PAUSE = 2.0
-#: Seconds between two looks at the consoles of nodes, how many are read then, and how many at the end.
-_CONSOLES_EVERY, _CONSOLES, _CONSOLES_AT_LAST = 15.0, 10, 100
+#: Seconds between two looks at the consoles of nodes, and how many are read then.
+_CONSOLES_EVERY, _CONSOLES = 15.0, 10
+#: At the end all are read, so many at a time, which together take so many seconds at least: EC2 allows 20 calls of
+#: GetConsoleOutput a second, and 100 at once (EC2 Developer Guide, "Request throttling for the Amazon EC2 API",
+#: non-mutating actions). After the third number of seconds no further ones are read; it is enough for 1,200 nodes.
+_BATCH, _BATCH_SECONDS, _CONSOLES_AT_LAST = 40, 2.0, 60.0
 
 display = Display()
 
@@ -125,6 +129,7 @@ class Wait:
         self._clock, self._sleep = clock, sleep
         self._states: dict[str, tuple[str, str]] = {}
         self._events: dict[str, dict[str, Any]] = {}
+        self._read: set[str] = set()
         self._servers: list[dict[str, Any]] = []
         self._jobs: list[dict[str, Any]] = []
         self._consoles_at = clock() + _CONSOLES_EVERY
@@ -156,7 +161,7 @@ class Wait:
             self._sleep(max(0.0, min(_LEAST_PAUSE - (self._clock() - begun), end - self._clock())))
 
     def _judge(self) -> list[farm_wait.Status]:
-        return farm_wait.judge(self._nodes, self._servers, self._states, self._events)
+        return farm_wait.judge(self._nodes, self._servers, self._states, self._events, self._read)
 
     @staticmethod
     def _count(statuses: Sequence[farm_wait.Status]) -> int:
@@ -173,8 +178,12 @@ class Wait:
         asked = ended[:_CONSOLES]
         if self._clock() >= self._consoles_at:
             self._consoles_at = self._clock() + _CONSOLES_EVERY
-            asked = farm_wait.worth_asking(statuses, self._states, _CONSOLES)
-        self._events |= self._cloud.events(asked)
+            asked = farm_wait.worth_asking(statuses, self._states)[:_CONSOLES]
+        self._ask_consoles(asked)
+
+    def _ask_consoles(self, instances: Sequence[str]) -> None:
+        self._events |= self._cloud.events(instances)
+        self._read.update(instances)
 
     def _show(self, statuses: Sequence[farm_wait.Status], problem: str) -> None:
         text = farm_wait.line(statuses) + (f"; the manager does not answer: {problem}" if problem else "")
@@ -199,9 +208,15 @@ class Wait:
         return self._result(statuses) | {"msg": farm_wait.complaint(statuses, self._wanted, why)}
 
     def _ask_missing(self) -> list[farm_wait.Status]:
-        """How the nodes stand after the consoles of all that are missing were read."""
-        asked = farm_wait.worth_asking(self._judge(), self._states, _CONSOLES_AT_LAST)
-        self._events |= self._cloud.events(asked)
+        """How the nodes stand after the consoles of all that are missing were read, as far as there is time for it."""
+        asked = farm_wait.worth_asking(self._judge(), self._states)
+        end = self._clock() + _CONSOLES_AT_LAST
+        while asked and self._clock() < end:
+            begun = self._clock()
+            self._ask_consoles(asked[:_BATCH])
+            asked = asked[_BATCH:]
+            if asked:
+                self._sleep(max(0.0, begun + _BATCH_SECONDS - self._clock()))
         return self._judge()
 
     def _failure(self, why: str, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,13 +29,18 @@ def farm_rows(
     servers: Iterable[Mapping[str, str]],
     instances: Iterable[Mapping[str, Any]] = (),
     jobs: Iterable[Mapping[str, str]] = (),
+    *,
+    answered: bool = True,
 ) -> list[dict[str, Any]]:
-    """One row for each machine: what the inventory, the manager's list, EC2 and the machine itself say of it."""
+    """One row for each machine: what the inventory, the manager's list, EC2 and the machine itself say of it.
+
+    When the manager has not ``answered``, nobody knows which nodes it lists.
+    """
     states = {server["mac"]: server["state"] for server in servers}
     known = {instance["instance_id"]: instance for instance in instances}
     busy = [job["name"] for job in jobs if job["state"] == "busy"]
     try:
-        return [_row(host, states, known.get(host["farm_instance_id"], {}), busy) for host in hosts]
+        return [_row(host, states, known.get(host["farm_instance_id"], {}), busy, answered) for host in hosts]
     except KeyError as error:
         raise AnsibleFilterError(
             f"farm_rows: a host has no variable {error}; is it from renderfarm.cloud.ec2_farm?"
@@ -43,10 +48,15 @@ def farm_rows(
 
 
 def _row(
-    host: Mapping[str, Any], states: Mapping[str, str], instance: Mapping[str, Any], busy: Sequence[str]
+    host: Mapping[str, Any],
+    states: Mapping[str, str],
+    instance: Mapping[str, Any],
+    busy: Sequence[str],
+    answered: bool,
 ) -> dict[str, Any]:
     # A manager is listed when it renders as well.
-    listed = states.get(host["farm_mac"], "not listed" if host["farm_role"] in _RENDERING else "")
+    unlisted = ("not listed" if answered else "unknown") if host["farm_role"] in _RENDERING else ""
+    listed = states.get(host["farm_mac"], unlisted)
     phase, since = _phase(listed, instance)
     return {
         # names that several machines share end with the instance, which has a column of its own
@@ -77,7 +87,7 @@ def _phase(listed: str, instance: Mapping[str, Any]) -> tuple[str, str]:
         phase = f"{event} in {words.get('phase', 'unknown')}"
     else:
         phase = _MEANING.get(event, event.replace("_", " "))
-    if listed not in ("", "not listed", "absent") and event in ("", "waiting", "ready"):
+    if listed not in ("", "not listed", "unknown", "absent") and event in ("", "waiting", "ready"):
         phase = "ready"
     return phase or ("booting" if instance else ""), since
 
@@ -119,10 +129,27 @@ def farm_ended_rows(instances: Iterable[Mapping[str, Any]]) -> list[dict[str, An
     return rows
 
 
+def farm_silence_line(silence: Mapping[str, Any], state: str) -> str:
+    """Why the manager does not answer and what to run next; ``state`` is what EC2 says of its machine.
+
+    ``silence`` has ``reason``, and ``reached``: whether the machine itself answered.
+    """
+    reason = str(silence["reason"]).strip().rstrip(".")
+    if state != "running":
+        remedy = f"Its machine is {state}; ansible-playbook farm-up.yml brings it up."
+    elif silence["reached"]:
+        remedy = "ansible-playbook farm-up.yml starts it again; its log is backburner.log on that machine."
+    else:
+        remedy = "ansible-playbook playbooks/link-check.yml names what is broken on the way; farm-up.yml can mend it."
+    return f"The manager does not answer: {reason}. {remedy}"
+
+
 def farm_project_line(note: Mapping[str, Any] | None, folder: str) -> str:
     """How the last copy of the project's ``folder`` went, by the workstation's ``note`` of it, in one line."""
     if not note:
         return f"Project {folder}: no copy is known of (playbooks/farm-status.yml asks the workstation)."
+    if note["outcome"] == "unknown":
+        return f"Project {folder}: the workstation does not say how its last copy went: {note['reason'].rstrip('.')}."
     when = str(note["began"])[:16].replace("T", " ") + " UTC"
     if note["outcome"] == "running":
         return f"Project {folder}: being copied since {when}."
@@ -146,4 +173,5 @@ class FilterModule:
             "farm_nodes": farm_nodes,
             "farm_project_line": farm_project_line,
             "farm_rows": farm_rows,
+            "farm_silence_line": farm_silence_line,
         }

@@ -10,18 +10,23 @@ Everything here is pure; `renderfarm.cloud.farm_wait` asks and shows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from . import farmnode
 
-#: Names that are shown of each group of missing nodes; the rest is counted.
-_SHOWN = 60
+#: Columns of the lines with the names of missing nodes.
+_WIDTH = 100
 
 #: What differs between nodes with the same trouble: their own name, MAC address and handle, and how long it took.
 _OWN = re.compile(r"ip-[0-9-]+|[0-9a-fA-F]{2}(?:[:-][0-9a-fA-F]{2}){5}|[0-9A-F]{12}0000|\d+(?:\.\d+)? s(?:econds)?\b")
+
+
+#: What is said of a node whose last words nobody asked for.
+_UNREAD = "its console was not read"
 
 
 class Stand(StrEnum):
@@ -69,23 +74,30 @@ def judge(
     servers: Sequence[Mapping[str, Any]],
     states: Mapping[str, tuple[str, str]],
     events: Mapping[str, Mapping[str, Any]],
+    read: Collection[str],
 ) -> list[Status]:
     """How each node stands.
 
     ``states`` is what EC2 says of an instance: state and reason.  ``events`` are last words.  What they lack is not
-    known.
+    known.  ``read`` are the instances whose consoles were read: only of these is it known that they say nothing.
     """
     there = set(farmnode.registered(servers))
-    return [_judge(node, node.mac in there, states.get(node.instance), events.get(node.instance)) for node in wanted]
+    return [
+        _judge(node, node.mac in there, states.get(node.instance), events.get(node.instance), node.instance in read)
+        for node in wanted
+    ]
 
 
-def _judge(node: Node, registered: bool, state: tuple[str, str] | None, event: Mapping[str, Any] | None) -> Status:
+def _judge(
+    node: Node, registered: bool, state: tuple[str, str] | None, event: Mapping[str, Any] | None, read: bool
+) -> Status:
     if registered:
         return Status(node, Stand.REGISTERED)
     if state is not None and state[0] not in ("pending", "running") and not _tells_why(event):
-        return Status(node, Stand.FAILED, state[0], f"the instance is {state[0]}: {state[1] or 'EC2 gives no reason'}")
+        reason = f"the instance is {state[0]}: {state[1] or 'EC2 gives no reason'}"
+        return Status(node, Stand.FAILED, state[0], reason if read else f"{reason.rstrip('.')}; {_UNREAD}")
     if event is None:
-        return Status(node, Stand.BOOTING, "", "says nothing yet")
+        return Status(node, Stand.BOOTING, "", "says nothing yet" if read else _UNREAD)
     said, reason = str(event["event"]), str(event.get("reason", ""))
     if said == "failed":
         code, phase = str(event.get("code", said)), str(event.get("phase", "unknown"))
@@ -133,7 +145,7 @@ def _counted(reasons: Sequence[str]) -> str:
 
 
 def complaint(statuses: Sequence[Status], wanted: int, why: str) -> str:
-    """The error: each missing node, those with the same reason together."""
+    """The error: each missing node by its name, those with the same reason together."""
     missing = [status for status in statuses if status.stand is not Stand.REGISTERED]
     ready = len(statuses) - len(missing)
     groups: dict[tuple[Stand, str], list[Status]] = {}
@@ -141,10 +153,23 @@ def complaint(statuses: Sequence[Status], wanted: int, why: str) -> str:
         groups.setdefault((status.stand, _alike(status)), []).append(status)
     lines = [f"{ready} of {len(statuses)} nodes are registered, {wanted} are wanted; {why}."]
     for (stand, _), same in sorted(groups.items(), key=lambda item: (item[0][0] is Stand.BOOTING, -len(item[1]))):
-        names = [str(status.node) for status in same[:_SHOWN]]
-        more = f" and {len(same) - _SHOWN} more" if len(same) > _SHOWN else ""
-        lines.append(f"- {len(same)} {stand}: {same[0].reason.rstrip('.')}. ({', '.join(names)}{more})")
+        lines.append(f"- {len(same)} {stand}: {same[0].reason.rstrip('.')}.")
+        lines += _wrapped([str(status.node) for status in same])
     return "\n".join(lines)
+
+
+def _wrapped(names: Sequence[str]) -> list[str]:
+    """``names`` with commas in indented lines, no name in two of them."""
+    whole = [name.replace(" ", "\N{NO-BREAK SPACE}") for name in names]  # textwrap breaks at blanks of ASCII only
+    lines = textwrap.wrap(
+        ", ".join(whole),
+        _WIDTH,
+        initial_indent="  ",
+        subsequent_indent="  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _alike(status: Status) -> str:
@@ -152,8 +177,8 @@ def _alike(status: Status) -> str:
     return _OWN.sub("…", status.reason)
 
 
-def worth_asking(statuses: Sequence[Status], states: Mapping[str, tuple[str, str]], most: int) -> list[str]:
-    """Whose console to read next, at most ``most``: those that ended before those that still boot."""
+def worth_asking(statuses: Sequence[Status], states: Mapping[str, tuple[str, str]]) -> list[str]:
+    """Whose consoles to read, the first ones first: those that ended before those that still boot."""
     missing = [status.node.instance for status in statuses if status.stand is not Stand.REGISTERED]
     missing.sort(key=lambda instance: states.get(instance, ("pending", ""))[0] in ("pending", "running"))
-    return missing[:most]
+    return missing

@@ -208,6 +208,54 @@ def test_missing_route_in_the_studio_is_named_and_the_printed_lines_mend_it(farm
     assert [row for row in rows(farm.playbook(CHECK).log.read_text()) if row[3] == "no"] == []
 
 
+# ---------------------------------------------------------------------- the status when those who are asked say nothing
+
+
+def status(farm: Rehearsal) -> tuple[str, str]:
+    """What farm-status.yml prints, and its line about the silent manager; the rest of it must be there as well."""
+    log = farm.playbook("playbooks/farm-status.yml", "-e", r"farm_project_folder=C:\Projects").log.read_text()
+    for machine in farm.machines():
+        if machine["instance_id"]:
+            backburner = "-" if machine["role"] == "manager" else "unknown"
+            row = rf"{machine['instance_id']} .* running .* ready +\S+ \S+ +{backburner} "
+            assert re.search(row, log), machine["name"]
+    assert re.search(r"Machines: \d+\.\d\d USD so far", log) and "last words" in log
+    text = re.sub(r"\s+", " ", log)
+    line = re.search(r"msg: '(The manager does not answer: .*?)' TASK", text)
+    assert line is not None
+    return text, line[1]
+
+
+def test_status_when_backburner_manager_is_stopped(farm: Rehearsal) -> None:
+    def service(state: str) -> None:
+        module = ["-m", "ansible.windows.win_service", "-a", f"name=BACKBURNER_MGR_200 state={state}"]
+        farm.command(str(Path(sys.executable).with_name("ansible")), "manager", *module)
+
+    service("stopped")
+    with broken(lambda: service("started")):
+        _, line = status(farm)
+    assert "no list of servers from the manager at 127.0.0.1:3234" in line and "farm-up.yml starts it again" in line
+
+
+def test_status_when_neither_manager_nor_workstation_can_be_reached(farm: Rehearsal) -> None:
+    inject(farm, "winrm-lost", "workstation")
+    inject(farm, "winrm-lost", "studio-manager")
+    with broken(lambda: [inject(farm, "repair", name) for name in ("workstation", "studio-manager")]):
+        text, line = status(farm)
+    assert "Connection to 10.0.0.10 timed out" in line and "playbooks/link-check.yml" in line
+    project = re.search(r"Project C:\\+Projects: the workstation does not say how its last copy went: .*?TASK", text)
+    assert project is not None and "Connection to 192.168.1.10 timed out" in project[0]
+
+
+def test_status_when_the_first_boot_of_the_manager_told_no_password(farm: Rehearsal) -> None:
+    (manager,) = [machine for machine in farm.machines() if machine["role"] == "manager"]
+    password = farm.folder / "controller/hosts" / manager["instance_id"] / "password"
+    hidden = password.rename(password.with_name("hidden"))
+    with broken(lambda: hidden.rename(password)):
+        _, line = status(farm)
+    assert "/password': File not found" in line.replace("''", "'")
+
+
 # ------------------------------------------------------------------------------- what is restarted, and who is cut off
 
 RENEW, REVOKE = "playbooks/vpn-renew.yml", "playbooks/vpn-revoke.yml"

@@ -1,8 +1,8 @@
 """Nodes that meet trouble while they boot, each case for real on a machine of its own, all at the same time.
 
-Every machine was a good node before.  Then the manager's service stops, each machine is spoiled in its own way and
-rebooted; two minutes later the manager comes back.  A node either becomes ready by itself, or says its last words and
-ends.
+Every machine was a good node before, and renders.  Then the manager's service stops, each machine is spoiled in its
+own way and rebooted; two minutes later the manager comes back.  A node either becomes ready by itself, or says its last
+words and ends.  The job that they rendered is whole in the end.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ MANAGER_AWAY = 120.0
 SAMPLE = 5
 SETTINGS = {"farm_watch": {"sample": SAMPLE, "ghost": 15, "idle": 1800, "deadline": 3000}}
 LIMIT = 240.0
+JOB, FRAMES = "drill", 120
 HOUR = 3600
 LINE = re.compile(r"RENDERFARM-NODE (\{.*\})")
 
@@ -150,13 +151,22 @@ def power_cut(node: Node) -> None:
     node.put(node.builders())
 
 
+def cut_in(phase: str) -> Callable[[Node], None]:
+    def spoil(node: Node) -> None:
+        node.put(node.builders())
+        node.inject("power-cut", phase)
+
+    return spoil
+
+
 @dataclass(frozen=True)
 class Drill:
-    """``code`` is that of the last words, None for a node that becomes ready."""
+    """``code`` is that of the last words, None for a node that becomes ready; ``cut`` is the phase without power."""
 
     name: str
     spoil: Callable[[Node], None]
     code: str | None = None
+    cut: str | None = None
     mark: bytes = b""
     codec: str = "utf-8"
 
@@ -179,6 +189,10 @@ DRILLS = [
     Drill("disk full", disk_full, "disk_full"),
     Drill("memory broken", memory_broken),
     Drill("power cut", power_cut),
+    *(
+        Drill(f"power cut in {phase}", cut_in(phase), cut=phase)
+        for phase in ("metadata", "role", "identity", "routes", "drives", "manager", "services", "registration")
+    ),
     Drill("UTF-8 without declaration", encoded(b"", "utf-8", "")),
     Drill("UTF-8 with mark", encoded(codecs.BOM_UTF8, "utf-8", declared("UTF-8")), mark=codecs.BOM_UTF8),
     *(
@@ -205,8 +219,16 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
 
 @pytest.fixture(scope="module")
 def drilled(farm: Rehearsal) -> dict[str, Node]:
-    """The node of each drill, all drills being over."""
+    """The node of each drill, all drills being over; a job of `FRAMES` was rendered when they began."""
+    words = ["submit", "--name", JOB, "--frames", f"1-{FRAMES}", "--seconds", "15", "--output", rf"F:\{JOB}\shot.exr"]
+    backburner(farm, *words)
+    until(lambda: {server["state"] for server in backburner(farm, "servers")} == {"busy"}, "all nodes render")
     return run_drills(farm)
+
+
+def backburner(farm: Rehearsal, *words: str) -> Any:
+    command = [sys.executable, "-m", "rehearsal.backburner.client", manager(farm)["address"], *words]
+    return json.loads(farm.command(*command, on="studio-manager"))
 
 
 def service(farm: Rehearsal, state: str) -> None:
@@ -234,6 +256,9 @@ def run_drills(farm: Rehearsal) -> dict[str, Node]:
     time.sleep(max(0.0, away + MANAGER_AWAY - time.monotonic()))
     service(farm, "started")
     for drill in DRILLS:
+        if drill.cut:
+            back_after_power_cut(table[drill.name], drill.cut)
+    for drill in DRILLS:
         node, before = table[drill.name], said[drill.name]
         until(
             lambda node=node, before=before: any(
@@ -242,6 +267,19 @@ def run_drills(farm: Rehearsal) -> dict[str, Node]:
             f"{drill.name} ends",
         )
     return table
+
+
+def back_after_power_cut(node: Node, phase: str) -> None:
+    """See that the node lost its power in that ``phase``, and give it power again."""
+
+    def dead() -> bool:
+        states = {facts["name"]: facts["state"] for facts in node.farm.machines()}
+        return states.get(node.facts["name"]) == "dead"
+
+    until(dead, f"the power goes in phase {phase}")
+    boot = json.loads((Path(node.facts["c"]) / "ProgramData/RenderFarm/state.json").read_text())["boot"]
+    assert (boot["event"], boot["phase"]) == ("booting", phase)
+    node.inject("repair")
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -275,7 +313,8 @@ def test_a_node_in_trouble(farm: Rehearsal, drilled: dict[str, Node], drill: Dri
         until(lambda: node.instance not in alive(farm), "the machine has ended")
         return
     assert event["event"] == "ready", event
-    assert event["seconds"] > (MANAGER_AWAY - 60 if drill.name != "metadata late" else 25)
+    if not drill.cut:  # these boot again when the manager is back
+        assert event["seconds"] > (MANAGER_AWAY - 60 if drill.name != "metadata late" else 25)
     data = node.xml.read_bytes()
     assert data.startswith(drill.mark)
     text = data.removeprefix(drill.mark).decode(drill.codec)
@@ -308,6 +347,12 @@ def moment(text: str) -> datetime:
 
 def manager(farm: Rehearsal) -> dict[str, Any]:
     return next(machine for machine in farm.machines() if machine["role"] == "manager")
+
+
+def test_no_frame_is_missing(farm: Rehearsal, drilled: dict[str, Node]) -> None:
+    until(lambda: [job["state"] for job in backburner(farm, "jobs")] == ["complete"], f"the job {JOB} is complete")
+    found = sorted(path.name for path in (Path(manager(farm)["c"]) / "Farm" / JOB).iterdir())
+    assert found == [f"shot{number:04d}.exr" for number in range(1, FRAMES + 1)]
 
 
 def test_no_ghost_and_no_machine_is_left(farm: Rehearsal, drilled: dict[str, Node]) -> None:

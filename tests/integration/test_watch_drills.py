@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -417,3 +418,46 @@ def test_manager_that_renders_as_well(farm: Rehearsal) -> None:
     assert re.search(r"studio-manager .* manager .* ready .* idle", status)
     # Its limits are not for it: nodes end after so long a time without the manager, with a hung render, or idle.
     assert {machine["name"] for machine in farm.machines()} == {"studio-manager", "workstation"}
+
+
+def watches(farm: Rehearsal) -> dict[str, int]:
+    """Machine -> process id of its ``farmnode watch``."""
+    found = {}
+    for machine in farm.machines():
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                words = entry.read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+                if words[-3:] == ["-m", "farmnode", "watch"] and any(word.startswith(machine["c"]) for word in words):
+                    found[machine["name"]] = int(entry.parent.name)
+    return found
+
+
+def resident(pid: int) -> float:
+    """Megabytes of memory (``VmRSS`` of proc(5), in KiB)."""
+    match = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1]) * 1024 / 1e6
+
+
+def processor(pid: int) -> float:
+    """Seconds of processor time so far (``utime`` and ``stime`` of proc(5), the 14th and 15th word, in clock ticks)."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_watch_takes_little_of_its_machine(farm: Rehearsal) -> None:
+    """A node with the limits that farms have by themselves. (This farm's manager looks thirty times as often.)"""
+    node = ready(launch(farm, "drill-light", change={"watch": {}}))
+    job = Job(farm, "light", 16, 10)
+    until(lambda: {node.machine, "studio-manager"} <= set(watches(farm)), "both watch")
+    before = {name: (pid, processor(pid)) for name, pid in watches(farm).items()}
+    began = time.monotonic()
+    time.sleep(75)
+    for name, (pid, spent) in before.items():
+        share = (processor(pid) - spent) / (time.monotonic() - began)
+        print(f"watch of {name}: {resident(pid):.1f} MB, {share:.3%} of a processor")
+        assert resident(pid) < 30
+        assert share < 0.01 or name != node.machine
+    job.is_whole()
+    inject(farm, "rebalance", node.machine)
+    node.is_gone()

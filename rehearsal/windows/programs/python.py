@@ -3,6 +3,9 @@
 The package's ``python3*._pth`` beside it is all of ``sys.path`` (reference: Python documentation, "The embeddable
 package" and "Finding modules"); the standard library, which the real package has in ``python3*.zip``, is that of the
 real interpreter.
+
+The interpreter can hold still in one phase of farmnode's boot until the machine's power is cut there (``power-cut`` in
+`rehearsal.faults`): a phase may be over in a few milliseconds, before anybody sees from outside that it began.
 """
 
 from __future__ import annotations
@@ -19,7 +22,41 @@ from rehearsal.windows.programs.base import Invocation, console, failure, refuse
 if TYPE_CHECKING:
     from rehearsal.windows.host import WindowsHost
 
-_BOOTSTRAP = """\
+#: Audit hooks run before a program opens, connects or starts anything (PEP 578). What was remembered by an earlier boot
+#: is no phase of this one.
+_HOLD_STILL = """\
+import posix
+def hold_still():
+    import json, os, signal, sys
+    phase, memory, sign = os.environ["REHEARSAL_POWER_CUT"].split("\\n")
+    def written():
+        try:
+            return os.stat(memory).st_mtime_ns
+        except FileNotFoundError:
+            return None
+    def due():
+        if written() in (None, before):
+            return False
+        with open(memory, "rb") as file:
+            boot = json.load(file).get("boot", {})
+        return (boot.get("event"), boot.get("phase")) == ("booting", phase)
+    def look(event, arguments):
+        if not looking:
+            looking.append(event)
+            try:
+                if due():
+                    open(sign, "wb").close()
+                    os.kill(os.getpid(), signal.SIGSTOP)
+            finally:
+                looking.clear()
+    before, looking = written(), []
+    sys.addaudithook(look)
+if b"REHEARSAL_POWER_CUT" in posix.environ:
+    hold_still()
+"""
+_BOOTSTRAP = (
+    _HOLD_STILL
+    + """\
 import sys
 path, kind, what = sys.argv[1].split("\\n"), sys.argv[2], sys.argv[3]
 sys.path[:0] = path
@@ -35,6 +72,7 @@ else:
     sys.argv[:] = [what, *sys.argv[4:]]
     runpy.run_path(what, run_name="__main__")
 """
+)
 _HOSTS = r"C:\Windows\System32\drivers\etc\hosts"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _TIME_LIMIT = 30 * 86400.0  # seconds: what limits a program on Windows is whoever started it

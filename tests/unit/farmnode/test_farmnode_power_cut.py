@@ -7,22 +7,70 @@ disk keeps.  The next boot must end ready, with the right file, and leave nothin
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from farmnode_fakes import BUILDER, FARM, LAN, NODE, SAMPLE, TUNNEL, Bench, instance
 
-from farmnode import files, manager
+from farmnode import drives, files, manager
 from farmnode.boot import Boot
+from farmnode.identity import Identity
 from farmnode.manager import Server
-from farmnode.services import SERVER
+from farmnode.powershell import POWERSHELL
+from farmnode.programs import Completed
+from farmnode.routes import Route
+from farmnode.services import MANAGER, SERVER
 
 CUT = 77
+SHARE = json.dumps({"unc": r"\\10.0.0.10\farm", "drive": "F:", "port": 3240, "certificate": "-----BEGIN"})
+
+
+@dataclass(frozen=True)
+class Role:
+    """A machine of the farm: what it is told, what it is, and what its phases do beside the file."""
+
+    name: str
+    phases: tuple[str, ...]
+    identity: Identity = NODE
+    service: str = SERVER
+    routes: frozenset[Route] = frozenset()
+    tunnel: str | None = None
+
+    @property
+    def user_data(self) -> str:
+        told = FARM % (self.name, f',"share":{SHARE}')
+        return told.replace('"tunnel":', '"remote":"10.9.0.0/24","tunnel":') if self.tunnel else told
+
+    @property
+    def server_name(self) -> str:
+        return self.tunnel or self.identity.name
+
+
+ROLES = [
+    Role(
+        "render_node",
+        ("metadata", "role", "identity", "routes", "drives", "manager", "services", "registration"),
+        routes=frozenset({LAN, TUNNEL}),
+    ),
+    Role(
+        "remote_node",
+        ("metadata", "role", "tunnel", "identity", "drives", "manager", "services", "registration"),
+        tunnel="10.9.0.2",
+    ),
+    Role(
+        "manager",
+        ("metadata", "role", "identity", "services", "manager"),
+        identity=Identity("06:00:00:00:00:10", "ip-10-0-0-10", "10.0.0.10"),
+        service=MANAGER,
+    ),
+]
 
 
 def boot(bench: Bench) -> dict[str, Any]:
@@ -82,37 +130,55 @@ def count_down(bench: Bench, patch: pytest.MonkeyPatch, moment: int, kept: Path)
 
 @pytest.fixture
 def farm(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    bench.metadata.answer = instance(FARM % ("render_node", ""))
     monkeypatch.setattr(manager, "listens", lambda *_, **__: True)
     monkeypatch.setattr(manager, "servers", lambda *_, **__: [Server(NODE.handle, "idle", NODE.name)])
+    monkeypatch.setattr(drives, "fetch", lambda _share: ("renderfarm", "secret"))
+    bench.windows.answers[(POWERSHELL,)] = Completed(0, "", "")
+    become(bench, ROLES[0])
     return bench
 
 
-def test_power_goes_at_every_moment(farm: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def become(bench: Bench, role: Role) -> None:
+    bench.metadata.answer = instance(role.user_data, identity=role.identity)
+    bench.windows.tunnel = role.tunnel
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_power_goes_at_every_moment(farm: Bench, monkeypatch: pytest.MonkeyPatch, role: Role) -> None:
+    become(farm, role)
     before = farm.put(encoding="utf-16 little")
-    whole = before, right_file(farm)
-    moment = 0
+    whole = before, right_file(farm, role)
+    moment, seen = 0, set()
     while True:
         moment += 1
         restore(farm, before)
         with monkeypatch.context() as patch:
             if not until_the_power_goes(farm, patch, moment):
                 break
+        seen.add(farm.machine.state.load().get("boot", {}).get("phase"))
         assert farm.file.read_bytes() in whole, f"half a file after moment {moment}"
-        farm.windows.services[SERVER].state = 1
+        farm.windows.services[role.service].state = 1
+        farm.windows.calls.clear()
         event = boot(farm)
         assert event["event"] == "ready", f"moment {moment}: {event}"
         assert farm.file.read_bytes() == whole[1]
-        assert farm.windows.persistent == farm.windows.active == {LAN, TUNNEL} == farm.machine.state.routes()
+        assert farm.windows.persistent == farm.windows.active == role.routes == farm.machine.state.routes()
+        assert farm.windows.services[role.service].state == 4
+        assert bool(farm.windows.called(POWERSHELL)) == ("drives" in role.phases), (
+            "a mapping lasts until the power goes"
+        )
         assert not list(farm.drive.rglob("*.renderfarm"))
-    assert moment > 30, "every program and every file counts"
+    assert seen == {None, *role.phases}, "each phase was cut"
+    assert moment > 4 * len(role.phases), "every program and every file counts"
 
 
-def right_file(farm: Bench) -> bytes:
+def right_file(farm: Bench, role: Role) -> bytes:
     before = farm.file.read_bytes()
-    boot(farm)
+    assert boot(farm)["event"] == "ready"
+    boots = farm.machine.state.load()["boot"]["phases"]
+    assert [(phase["name"], phase["outcome"]) for phase in boots] == [(name, "done") for name in role.phases]
     after = farm.file.read_bytes()
-    assert after != before
+    assert after != before and f"<ServerName>{role.server_name}<" in after.decode("utf-16")
     return after
 
 
@@ -123,7 +189,8 @@ def restore(farm: Bench, before: bytes) -> None:
     farm.file.write_bytes(before)
     farm.machine.state.remember_image(BUILDER)
     farm.windows.persistent, farm.windows.active = set(), set()
-    farm.windows.services[SERVER].state = 1
+    for service in farm.windows.services.values():
+        service.state = 1
     farm.windows.serial.clear()
 
 

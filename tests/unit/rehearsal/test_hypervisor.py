@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import pytest
 
-from rehearsal import faults
+from rehearsal import boot_times, faults
 from rehearsal import hypervisor as module
 from rehearsal.hypervisor import Hypervisor, Step, machine_name, next_step
 from rehearsal.interfaces import CallRecord, CloudView, ImageView, InstanceView, RehearsalError
 from rehearsal.machine import Machine, MachinePlatform, MachineState
 from rehearsal.network.topology import Network
+from rehearsal.windows.programs import python
 from tests.unit.rehearsal.views import IMAGE, instance, view
 
 ID = "i-00000000000000001"
@@ -405,6 +406,69 @@ def test_a_clock_that_is_off_counts_from_the_next_boot_until_it_is_repaired(
 
     asyncio.run(run())
     assert seen == [b"None", b"3600", b"None"]
+
+
+BOOTS = """\
+import json, os, sys
+memory, done = sys.argv[1:]
+def phase(name, event="booting"):
+    with open(memory + ".new", "w") as file:
+        json.dump({"boot": {"event": event, "phase": name}}, file)
+    os.replace(memory + ".new", memory)
+    with open(done, "a") as file:
+        file.write(name + " ")
+for name in ("role", "identity", "routes", "drives"):
+    phase(name)
+phase("registration", "ready")
+"""
+
+
+def test_power_goes_in_the_phase_of_the_next_boot_that_was_asked_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.netns, "inside", lambda _name, argv: list(argv))
+    done, whole = tmp_path / "done", "role identity routes drives registration "
+
+    async def boot() -> str:
+        """The phases that a boot came through, which is over now or whose power was cut."""
+        done.write_text("")
+        memory = world.machine.disk / boot_times.STATE
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        program = [sys.executable, "-I", "-S", "-c", python._BOOTSTRAP, "", "-c", BOOTS, str(memory), str(done)]
+        process = asyncio.create_task(world.hosts[-1].platform.spawn(program, env={}, cwd=tmp_path))
+        async with asyncio.timeout(20):
+            while not process.done() and world.machine.state is not MachineState.DEAD:
+                await asyncio.sleep(0.02)
+        process.cancel()
+        await asyncio.gather(process, return_exceptions=True)
+        return done.read_text()
+
+    async def rebooted(boots: int) -> str:
+        world.cloud.set(instance(1, tags={"Name": "m"}, boots=boots))
+        await world.settle()
+        return await boot()
+
+    async def run() -> None:
+        world.cloud.set(instance(1, tags={"Name": "m"}))
+        await world.settle()
+        context = faults.Context(world.hypervisor, world.cloud, set())  # type: ignore[arg-type]
+        await faults.inject(context, "power-cut", ["m", "drives"])
+        assert await boot() == whole, "not yet: this boot began before"
+        assert await rebooted(2) == "role identity routes "
+        assert world.machine.state is MachineState.DEAD
+        await faults.inject(context, "power-cut", ["m", "drives"])
+        assert await rebooted(3) == "role identity routes ", "what the boot before left does not count"
+        await world.hypervisor.repair(world.machine)
+        await world.settle()
+        assert await boot() == whole
+        await faults.inject(context, "power-cut", ["m", "role"])
+        await world.hypervisor.repair(world.machine)
+        assert await rebooted(4) == whole, "lifted"
+        with pytest.raises(RehearsalError, match="PHASE is a phase"):
+            await faults.inject(context, "power-cut", ["m", "10"])
+        await asyncio.gather(*context.background)
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("called", ["m", f"m-{ID}", ID])

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from ansible_collections.renderfarm.cloud.plugins.filter.report import farm_nodes, farm_project_line, farm_rows
+from ansible_collections.renderfarm.cloud.plugins.filter.report import (
+    farm_nodes,
+    farm_project_line,
+    farm_rows,
+    farm_silence_line,
+)
 
 
 def host(name: str, role: str, mac: str) -> dict[str, Any]:
@@ -28,6 +33,27 @@ def test_a_node_has_the_state_in_which_the_manager_lists_its_mac() -> None:
     servers = [{"mac": "02:00:00:00:00:01", "state": "idle", "name": "x", "handle": "0200000000010000"}]
     hosts = [host("one", "render_node", "02:00:00:00:00:01"), host("two", "render_node", "02:00:00:00:00:02")]
     assert [row["backburner"] for row in farm_rows(hosts, servers)] == ["idle", "not listed"]
+
+
+def test_what_a_silent_manager_lists_is_not_known() -> None:
+    hosts = [host("one", "render_node", "02:00:00:00:00:01"), host("manager", "manager", "02:00:00:00:00:03")]
+    assert [row["backburner"] for row in farm_rows(hosts, [], answered=False)] == ["unknown", ""]
+    waits = {"instance_id": "i-one", "last_words": {"event": "waiting", "phase": "manager"}}
+    (row,) = farm_rows(hosts[:1], [], [{"launched": "", "cost_usd": None} | waits], answered=False)
+    assert row["phase"] == "waiting in manager"
+
+
+@pytest.mark.parametrize(
+    ("reached", "state", "remedy"),
+    [
+        (True, "running", "ansible-playbook farm-up.yml starts it again"),
+        (False, "running", "ansible-playbook playbooks/link-check.yml names what is broken"),
+        (False, "stopped", "Its machine is stopped; ansible-playbook farm-up.yml brings it up."),
+    ],
+)
+def test_a_silent_manager_is_a_line_with_reason_and_remedy(reached: bool, state: str, remedy: str) -> None:
+    line = farm_silence_line({"reason": "no route to host.", "reached": reached}, state)
+    assert line.startswith(f"The manager does not answer: no route to host. {remedy}")
 
 
 def test_a_name_does_not_repeat_the_instance() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,12 +21,16 @@ WHY = "nothing took a connection at 10.0.0.10:3234 for 600 seconds. See that the
 TOLD = f"manager_unreachable in phase manager: {WHY}"
 
 
+def mac(number: int) -> str:
+    return f"06:00:00:00:{number >> 8:02x}:{number & 255:02x}"
+
+
 def given(count: int) -> list[dict[str, str]]:
-    return [{"name": "node", "mac": f"06:00:00:00:00:{n:02x}", "instance": f"i-{n}"} for n in range(count)]
+    return [{"name": "node", "mac": mac(n), "instance": f"i-{n}"} for n in range(count)]
 
 
 def servers(*numbers: int, state: str = "idle") -> list[dict[str, str]]:
-    return [{"mac": f"06:00:00:00:00:{n:02x}", "state": state, "name": "x", "handle": "x"} for n in numbers]
+    return [{"mac": mac(n), "state": state, "name": "x", "handle": "x"} for n in numbers]
 
 
 def failed(seconds: int = 600) -> dict[str, Any]:
@@ -32,6 +39,11 @@ def failed(seconds: int = 600) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------------------- judgement
+
+
+def judged(nodes: Sequence[farm_wait.Node], *facts: Any) -> list[farm_wait.Status]:
+    """How the nodes stand when everybody's console was read."""
+    return farm_wait.judge(nodes, *facts, read=[node.instance for node in nodes])
 
 
 @pytest.mark.parametrize(
@@ -55,23 +67,35 @@ def failed(seconds: int = 600) -> dict[str, Any]:
 def test_how_a_node_stands(state: Any, event: Any, stand: Stand, short: str, reason: str) -> None:
     (node,) = farm_wait.nodes(given(1))
     states, events = ({node.instance: state} if state else {}), ({node.instance: event} if event else {})
-    assert farm_wait.judge([node], [], states, events) == [farm_wait.Status(node, stand, short, reason)]
-    assert farm_wait.judge([node], servers(0), states, events) == [farm_wait.Status(node, Stand.REGISTERED)]
-    assert farm_wait.judge([node], servers(0, state="absent"), states, events)[0].stand is stand
+    assert judged([node], [], states, events) == [farm_wait.Status(node, stand, short, reason)]
+    assert judged([node], servers(0), states, events) == [farm_wait.Status(node, Stand.REGISTERED)]
+    assert judged([node], servers(0, state="absent"), states, events)[0].stand is stand
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (("running", ""), "its console was not read"),
+        (("terminated", "Server.Spot."), "the instance is terminated: Server.Spot; its console was not read"),
+    ],
+)
+def test_nobody_is_said_to_be_silent_who_was_not_asked(state: tuple[str, str], reason: str) -> None:
+    (node,) = farm_wait.nodes(given(1))
+    assert farm_wait.judge([node], [], {node.instance: state}, {}, read=[])[0].reason == reason
 
 
 def test_the_live_line() -> None:
     nodes = farm_wait.nodes(given(50))
     events = {"i-47": failed(), "i-48": {"event": "waiting", "phase": "manager", "reason": "nothing yet"}}
-    statuses = farm_wait.judge(nodes, servers(*range(47)), {}, events)
+    statuses = judged(nodes, servers(*range(47)), {}, events)
     assert farm_wait.line(statuses) == (
         "47/50 registered, 2 booting: waits in phase manager, 1 failed: manager unreachable"
     )
     assert farm_wait.possible(statuses, 49) and not farm_wait.possible(statuses, 50)
-    assert farm_wait.line(farm_wait.judge(nodes[:2], servers(0, 1), {}, {})) == "2/2 registered"
-    assert farm_wait.line(farm_wait.judge(nodes[:2], [], {}, {})) == "0/2 registered, 2 booting"
+    assert farm_wait.line(judged(nodes[:2], servers(0, 1), {}, {})) == "2/2 registered"
+    assert farm_wait.line(judged(nodes[:2], [], {}, {})) == "0/2 registered, 2 booting"
     mixed = {"i-0": failed(), "i-1": failed() | {"code": "broken_xml"}, "i-2": failed() | {"code": "broken_xml"}}
-    assert farm_wait.line(farm_wait.judge(nodes[:3], [], {}, mixed)) == (
+    assert farm_wait.line(judged(nodes[:3], [], {}, mixed)) == (
         "0/3 registered, 3 failed: 2 broken xml, 1 manager unreachable"
     )
 
@@ -79,15 +103,25 @@ def test_the_live_line() -> None:
 def test_the_complaint_names_each_missing_node_once_and_groups_reasons() -> None:
     nodes = farm_wait.nodes(given(6))
     events = {"i-1": failed(600), "i-2": failed(601), "i-3": failed() | {"code": "broken_xml", "reason": "broken."}}
-    text = farm_wait.complaint(farm_wait.judge(nodes, servers(0), {}, events), 6, "more cannot become ready")
+    text = farm_wait.complaint(judged(nodes, servers(0), {}, events), 6, "more cannot become ready")
     assert text.splitlines() == [
         "1 of 6 nodes are registered, 6 are wanted; more cannot become ready.",
-        f"- 2 failed: manager_unreachable in phase manager: {WHY} (node i-1, node i-2)",
-        "- 1 failed: broken_xml in phase manager: broken. (node i-3)",
-        "- 2 booting: says nothing yet. (node i-4, node i-5)",
+        f"- 2 failed: manager_unreachable in phase manager: {WHY}",
+        "  node i-1, node i-2",
+        "- 1 failed: broken_xml in phase manager: broken.",
+        "  node i-3",
+        "- 2 booting: says nothing yet.",
+        "  node i-4, node i-5",
     ]
-    many = farm_wait.complaint(farm_wait.judge(farm_wait.nodes(given(100)), [], {}, {}), 100, "x")
-    assert many.endswith("node i-59 and 40 more)")
+
+
+def test_the_complaint_names_a_thousand_nodes_in_lines_of_a_terminal() -> None:
+    nodes = [farm_wait.Node("studio-render-node", str(n), f"i-{n:017x}") for n in range(1000)]
+    text = farm_wait.complaint(judged(nodes, [], {}, {}), 1000, "x")
+    first, reason, *lines = text.splitlines()
+    assert first.startswith("0 of 1000") and reason == "- 1000 booting: says nothing yet."
+    assert re.split(", |,\n", textwrap.dedent("\n".join(lines))) == [str(node) for node in nodes]
+    assert all(line.startswith("  studio-render-node i-") and 50 < len(line) <= 100 for line in lines)
 
 
 def test_two_nodes_with_one_mac_are_refused() -> None:
@@ -190,8 +224,10 @@ def test_it_ends_when_more_cannot_become_ready(shown: list[str]) -> None:
     assert result["failed"] and 15 <= world.now < 35
     assert result["msg"].splitlines() == [
         "1 of 3 nodes are registered, 3 are wanted; more cannot become ready.",
-        f"- 1 failed: manager_unreachable in phase manager: {WHY} (node i-2)",
-        "- 1 booting: waits in phase manager: nothing yet. (node i-1)",
+        f"- 1 failed: manager_unreachable in phase manager: {WHY}",
+        "  node i-2",
+        "- 1 booting: waits in phase manager: nothing yet.",
+        "  node i-1",
     ]
     assert shown[-1] == "1/3 registered, 1 booting: waits in phase manager, 1 failed: manager unreachable"
 
@@ -231,18 +267,38 @@ def test_time_is_up(shown: list[str]) -> None:
     world.problem = lambda now: "no list of servers." if now > 30 else ""
     result = world.wait.run(60)
     assert result["failed"] and world.now == 60
-    first, second = result["msg"].splitlines()
+    first, second, *names = result["msg"].splitlines()
     assert first == (
         "0 of 30 nodes are registered, 30 are wanted; 60 seconds have passed; the manager does not answer: "
         "no list of servers."
     )
-    assert second.startswith("- 30 booting: says nothing yet. (node i-0, ") and second.endswith("node i-29)")
+    assert second == "- 30 booting: says nothing yet." and names[0].startswith("  node i-0, node i-1, ")
+    assert names[-1].endswith("node i-29")
     consoles = [number for _, what, number in world.asked if what == "consoles"]
     assert max(consoles[:-1]) == 10 and consoles[-1] == 30 and sum(map(bool, consoles)) <= 6
     assert shown[-1] == "0/30 registered, 30 booting; the manager does not answer: no list of servers."
     assert "nodes" not in result, "nobody knows how they stand, so none may be ended"
     starts = world.turns
     assert starts <= 60 / 2 + 1, "two seconds between two questions at least"
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [(0.0, 1000), (4.0, 600)])
+def test_at_the_end_all_consoles_are_read_as_fast_as_ec2_allows(shown: list[str], seconds: float, asked: int) -> None:
+    """``seconds`` is how long EC2 takes to answer for a batch; what it was not asked is not called silent."""
+    world = World(1000)
+
+    def consoles(now: float) -> dict[str, dict[str, Any]]:
+        world.now += seconds
+        return {}
+
+    world.consoles = consoles
+    result = world.wait.run(0)
+    reads = [(at, number) for at, what, number in world.asked if what == "consoles" and number]
+    assert [number for _, number in reads] == [40] * (asked // 40) and reads[-1][0] - reads[0][0] < 60
+    assert all(later - sooner >= 2.0 for (sooner, _), (later, _) in itertools.pairwise(reads))
+    assert f"- {asked} booting: says nothing yet.\n  node i-0, " in result["msg"]
+    assert ("- 400 booting: its console was not read.\n  node i-600, " in result["msg"]) == (asked == 600)
+    assert len(re.findall(r"node i-\d+", result["msg"])) == 1000
 
 
 def test_an_old_list_does_not_count_when_the_manager_is_gone(shown: list[str]) -> None:
