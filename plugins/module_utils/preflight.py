@@ -344,6 +344,16 @@ def quotas(wish: Wish, facts: Facts) -> list[Finding]:
         for lifecycle in ("on-demand", "spot")
         if (finding := _quota(lifecycle, needed, wish, facts)) is not None
     ]
+    uncounted = {each.type for each in facts.running if is_standard(each.type) and each.type not in facts.vcpus}
+    if uncounted:
+        findings.append(
+            Finding(
+                "quota",
+                "warning",
+                f"{', '.join(sorted(uncounted))} run in the account and are not counted: their vCPUs are not known",
+                "see Service Quotas, Amazon Elastic Compute Cloud (Amazon EC2), for what is in use",
+            )
+        )
     others = [kind for kind in wish.node_types if not is_standard(kind)]
     if others and _launches_nodes(wish):
         findings.append(

@@ -29,7 +29,9 @@ DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedExcept
 THREADS = 8
 PAGE_SIZE = 1000
 _PRODUCT = "Windows"
+FILTER_VALUES = 200  # values of one filter (EC2 API Reference, "Filter")
 _PRICE_OF = "the price of "
+_OTHER_TYPES = "the other instance types that run"
 # Without these an estimate is missing, no machine.
 _OPTIONAL_SERVICES = ("pricing:", "servicequotas:")
 
@@ -181,6 +183,9 @@ def collect(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> Fac
     except Exception as error:
         raise CredentialsError(explain(error, doing="ask AWS who this is")) from error
     asked = _all_at_once(_questions(clients, wish, farm, base_parameter))
+    others = _other_types(asked["running instances"], wish)
+    if others:
+        asked |= _all_at_once({_OTHER_TYPES: partial(_types, clients["ec2"], others)})
     facts = Facts(account=str(caller["Account"]), caller=str(caller["Arn"]))
     denied, unknown, known = {}, {}, {}
     for question, answer in asked.items():
@@ -191,7 +196,7 @@ def collect(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> Fac
         else:
             unknown[question] = explain(answer, doing=f"find out about {question}")
     _fill(facts, known, farm)
-    ids = _ids(known, facts, wish)
+    ids = _ids(known, facts, wish, farm)
     outcomes = _all_at_once(
         {
             probe.action: _dry_run(clients["ec2"], probe, ids, farm)
@@ -212,15 +217,36 @@ def _all_at_once(calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     return {name: future.exception() or future.result() for name, future in futures.items()}
 
 
+def _wished_types(wish: Wish) -> set[str]:
+    return {*wish.node_types, wish.manager_type, wish.builder_type}
+
+
+def _other_types(running: Any, wish: Wish) -> list[str]:
+    """The types that run in the account and are none of the wish's. ``running`` may be the reason why nobody knows."""
+    if isinstance(running, Exception):
+        return []
+    return sorted({str(instance["InstanceType"]) for instance in running} - _wished_types(wish))
+
+
+def _types(ec2: Any, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of ``kinds`` that EC2 knows in this Region."""
+    return [
+        found
+        for start in range(0, len(kinds), FILTER_VALUES)
+        for page in ec2.get_paginator("describe_instance_types").paginate(
+            Filters=[{"Name": "instance-type", "Values": kinds[start : start + FILTER_VALUES]}]
+        )
+        for found in page["InstanceTypes"]
+    ]
+
+
 def _questions(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> dict[str, Callable[[], Any]]:
     ec2 = clients["ec2"]
-    types = sorted({*wish.node_types, wish.manager_type, wish.builder_type})
+    types = sorted(_wished_types(wish))
     by_farm = [{"Name": f"tag:{TAG_FARM}", "Values": [farm]}]
     questions: dict[str, Callable[[], Any]] = {
         "running instances": lambda: _instances(ec2),
-        "instance types": lambda: ec2.describe_instance_types(Filters=[{"Name": "instance-type", "Values": types}])[
-            "InstanceTypes"
-        ],
+        "instance types": lambda: _types(ec2, types),
         "offers in the zones": lambda: ec2.describe_instance_type_offerings(
             LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": types}]
         )["InstanceTypeOfferings"],
@@ -303,6 +329,7 @@ def _fill(facts: Facts, known: Mapping[str, Any], farm: str) -> None:
     if (instances := known.get("running instances")) is not None:
         facts.running = [_running(instance, farm) for instance in instances]
     if (types := known.get("instance types")) is not None:
+        types = [*types, *known.get(_OTHER_TYPES, ())]
         facts.vcpus = {kind["InstanceType"]: kind["VCpuInfo"]["DefaultVCpus"] for kind in types}
     if (offerings := known.get("offers in the zones")) is not None:
         facts.offered = frozenset((offer["InstanceType"], offer["Location"]) for offer in offerings)
@@ -330,13 +357,14 @@ def _running(instance: Mapping[str, Any], farm: str) -> Running:
     )
 
 
-def _ids(known: Mapping[str, Any], facts: Facts, wish: Wish) -> dict[str, str]:
-    """Resources of the farm that dry runs may name."""
+def _ids(known: Mapping[str, Any], facts: Facts, wish: Wish, farm: str) -> dict[str, str]:
+    """Resources of this farm that dry runs may name: a policy that names the farm allows nothing on another's."""
     images: Sequence[Mapping[str, Any]] = facts.images or ()
     start = images[0] if images and wish.purpose == "up" else facts.base_image
     subnet: Mapping[str, Any] = next(iter(known.get("subnets") or ()), {})
     groups = [group for group in known.get("security groups") or () if group.get("VpcId") == subnet.get("VpcId")]
-    farm_instances = [instance for instance in known.get("running instances") or () if TAG_FARM in tags(instance)]
+    running = known.get("running instances") or ()
+    farm_instances = [instance for instance in running if tags(instance).get(TAG_FARM) == farm]
     return {
         "vpc": _first(known.get("VPCs"), "VpcId"),
         "vpc_network": _first(known.get("VPCs"), "CidrBlock"),

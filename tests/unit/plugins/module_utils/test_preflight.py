@@ -123,10 +123,9 @@ def test_machines_that_run_count_against_the_quota_and_are_not_launched_again():
     assert "--desired-value 176" in more[0].remedy
 
 
-def test_other_machines_of_the_account_count_too():
-    known = facts(running=[Running("m5.xlarge", "on-demand", "")], quotas={"spot": 1000.0, "on-demand": 7.0})
-    known.vcpus = {**known.vcpus, "m5.xlarge": 4}
-    assert found(WISH, known, "fatal").keys() == {"quota on-demand"}
+def test_machines_of_an_unknown_size_are_named_and_not_taken_for_none():
+    known = facts(running=[Running("m5.xlarge", "on-demand", "")])
+    assert "m5.xlarge" in found(WISH, known, "warning")["quota"].text
 
 
 @pytest.mark.parametrize(
@@ -265,7 +264,7 @@ class FakeClient:
             if isinstance(answer, Exception):
                 raise answer
             assert answer is not None, f"{operation} is not answered"
-            return answer
+            return answer(**parameters) if callable(answer) else answer
 
         return call
 
@@ -278,6 +277,16 @@ class FakeClient:
         return Paginator()
 
 
+def kinds_of(size: int) -> Any:
+    """DescribeInstanceTypes of a Region in which each type has ``size`` vCPUs: it answers for the types asked for."""
+
+    def answer(Filters: list[dict[str, Any]]) -> dict[str, Any]:
+        [wanted] = Filters
+        return {"InstanceTypes": [{"InstanceType": k, "VCpuInfo": {"DefaultVCpus": size}} for k in wanted["Values"]]}
+
+    return answer
+
+
 IMAGE = {
     "ImageId": "ami-1", "Name": "studio-1", "CreationDate": "2026-11-01T00:00:00.000Z", "State": "available",
     "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 80, "SnapshotId": "snap-1"}}],
@@ -288,11 +297,7 @@ IMAGE = {
 def aws(denied: set[str] = frozenset(), **changes: Any) -> dict[str, FakeClient]:
     ec2: dict[str, Any] = {
         "DescribeInstances": {"Reservations": []},
-        "DescribeInstanceTypes": {
-            "InstanceTypes": [
-                {"InstanceType": kind, "VCpuInfo": {"DefaultVCpus": 16}} for kind in (*TYPES, "m7i.xlarge")
-            ]
-        },
+        "DescribeInstanceTypes": kinds_of(16),
         "DescribeInstanceTypeOfferings": {
             "InstanceTypeOfferings": [{"InstanceType": "c7i.4xlarge", "Location": "eu-central-1a"}]
         },
@@ -343,6 +348,40 @@ def test_addresses_are_those_in_the_farms_own_network():
         for vpc, address in (("vpc-1", "10.0.0.7"), ("vpc-2", "10.0.0.8"))
     ]
     assert collect(aws(DescribeInstances={"Reservations": [{"Instances": machines}]})).addresses == ["10.0.0.7"]
+
+
+def running(kind: str, farm: str = "", identifier: str = "i-1") -> dict[str, Any]:
+    """An instance as DescribeInstances shows it; without ``farm`` it belongs to somebody else in the account."""
+    own = [{"Key": "renderfarm:farm", "Value": farm}] if farm else []
+    return {"InstanceId": identifier, "InstanceType": kind, "Tags": own}
+
+
+def test_other_machines_of_the_account_count_too():
+    """Also of types that the farm does not know: 16 for the manager, 16 for the other's m5.4xlarge, 31 allowed."""
+    clients = aws(DescribeInstances={"Reservations": [{"Instances": [running("m5.4xlarge"), running("g5.xlarge")]}]})
+    known = collect(clients)
+    known.quotas = {"spot": 1000.0, "on-demand": 31.0}
+    assert found(WISH, known, "fatal")["quota on-demand"].text == "16 vCPUs wished, 16 in use, 31 allowed"
+    asked = [given["Filters"][0]["Values"] for name, given in clients["ec2"].calls if name == "DescribeInstanceTypes"]
+    assert ["g5.xlarge", "m5.4xlarge"] in asked and len(asked) == 2
+
+
+def test_types_are_asked_for_once_when_nothing_else_runs():
+    clients = aws(DescribeInstances={"Reservations": [{"Instances": [running(TYPES[0], "studio")]}]})
+    collect(clients)
+    assert [name for name, _ in clients["ec2"].calls].count("DescribeInstanceTypes") == 1
+
+
+def test_dry_runs_leave_the_machines_of_another_farm_alone():
+    """A policy that names the farm refuses them for another farm's machine, and that says nothing about the own one."""
+    other, own = running(TYPES[0], "studio2", "i-2"), running(TYPES[0], "studio", "i-1")
+    assert (
+        "ec2:TerminateInstances"
+        not in collect(aws(DescribeInstances={"Reservations": [{"Instances": [other]}]})).permissions
+    )
+    clients = aws(DescribeInstances={"Reservations": [{"Instances": [other, own]}]})
+    collect(clients)
+    assert dict(clients["ec2"].calls)["TerminateInstances"]["InstanceIds"] == ["i-1"]
 
 
 def test_dry_runs_name_only_what_the_farm_has():
