@@ -184,7 +184,10 @@ def _gateways(finder: Finder) -> list[Item]:
 
 
 def _log_groups(finder: Finder) -> list[Item]:
-    return finder.ask("describe_log_groups", "logGroups", "logs", logGroupNamePrefix=f"/renderfarm/{finder.farm}")
+    """The prefix alone is that of another farm's groups as well: ``studio`` begins ``studio2``."""
+    top = f"/renderfarm/{finder.farm}"
+    groups = finder.ask("describe_log_groups", "logGroups", "logs", logGroupNamePrefix=top)
+    return [group for group in groups if group["logGroupName"] == top or group["logGroupName"].startswith(f"{top}/")]
 
 
 # --------------------------------------------------------------------------------------------------------------- delete

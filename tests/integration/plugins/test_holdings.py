@@ -109,6 +109,13 @@ def test_another_farm_is_left_alone(cloud, client, clients, farm):
     assert [call.action for call in cloud.calls if call.mutating] == []
 
 
+def test_a_farm_whose_name_begins_with_this_ones_keeps_its_log_groups(cloud, clients):
+    cloud.region.log_groups.update({"/renderfarm/studio": 1, "/renderfarm/studio/nodes": 1, "/renderfarm/studio2": 1})
+    gone = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None).run()
+    assert [thing.id for thing in gone] == ["/renderfarm/studio", "/renderfarm/studio/nodes"]
+    assert list(cloud.region.log_groups) == ["/renderfarm/studio2"]
+
+
 def test_a_kind_that_cannot_be_listed_is_never_nothing(cloud, clients):
     cloud.deny("DescribeVolumes", True)
     cloud.deny("DescribeLogGroups", True)
