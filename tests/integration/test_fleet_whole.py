@@ -244,11 +244,14 @@ def test_killed_in_the_middle_of_up_and_down(farm: Rehearsal) -> None:
 
 
 def test_remote_nodes_have_the_same_limits(farm: Rehearsal) -> None:
-    """Price and share of spot; and when one shall go, it waits for the end of its frame."""
-    dear = {"farm_remote_nodes": 2, "farm_max_price": 0.0001, "farm_on_demand_fallback": False}
-    with pytest.raises(ProofError, match=r"(?s)SpotMaxPriceTooLow.*raise max_price"):
-        up(farm, 0, **dear)
-    assert alive(farm, "remote_node") == set()
+    """Price and share of spot; and when one shall go, it waits for the end of its frame.
+
+    A maximum for which no pool is sold is found before anything is launched, also not the manager.
+    """
+    cheap = {"farm_remote_nodes": 2, "farm_max_price": 0.0001, "farm_on_demand_fallback": False}
+    with pytest.raises(ProofError, match=r"(?s)farm_max_price is 0\.0001.*farm_on_demand_fallback: true"):
+        up(farm, 0, **cheap)
+    assert alive(farm, "manager") == alive(farm, "remote_node") == set()
     up(farm, 0, farm_remote_nodes=2, farm_spot_percent=50)
     two = farm.aws("ec2", "describe-instances", "--instance-ids", *alive(farm, "remote_node"))["Reservations"]
     lifecycles = [instance.get("InstanceLifecycle", "-") for group in two for instance in group["Instances"]]

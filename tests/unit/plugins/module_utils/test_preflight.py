@@ -25,6 +25,8 @@ WISH = Wish(
     manager_type="m7i.xlarge",
     builder_type="m7i.xlarge",
     spot=True,
+    spot_percent=100,
+    max_price=None,
     on_demand_fallback=True,
     disk_gib=80,
     license_nodes=0,
@@ -121,6 +123,16 @@ def test_machines_that_run_count_against_the_quota_and_are_not_launched_again():
     more = preflight.quotas(replace(WISH, nodes=11), known)
     assert [(finding.check, finding.severity) for finding in more] == [("quota spot", "fatal")]
     assert "--desired-value 176" in more[0].remedy
+
+
+@pytest.mark.parametrize(("on_demand", "severity"), [(68, "ok"), (67, "fatal")])
+def test_what_may_not_be_spot_counts_as_on_demand_from_the_start(on_demand, severity):
+    """Of 8 render nodes and 3 remote nodes 3 + 1 are on-demand: 4 * 16 and the manager's 4."""
+    wish = replace(WISH, nodes=8, remote_nodes=3, spot_percent=60)
+    known = facts(quotas={"spot": 112.0, "on-demand": float(on_demand)})
+    checks = {finding.check: finding for finding in preflight.quotas(wish, known)}
+    assert checks["quota on-demand"].severity == severity
+    assert checks["quota spot"].text == "112 vCPUs wished, 0 in use, 112 allowed"
 
 
 def test_machines_of_an_unknown_size_are_named_and_not_taken_for_none():
@@ -222,6 +234,61 @@ def test_price_of_remote_nodes_has_their_public_addresses():
 def test_price_names_what_a_node_costs_that_spot_cannot_give(fallback, said):
     text = found(replace(WISH, on_demand_fallback=fallback), facts(), "ok")["price"].text
     assert ("on-demand up to 1.60, where spot is short" in text) is said
+
+
+def test_price_knows_what_may_not_be_spot():
+    text = found(replace(WISH, spot_percent=50), facts(), "ok")["price"].text
+    disks = 11 * 80 * prices.GP3_PER_GIB_MONTH / prices.HOURS_PER_MONTH
+    rest = 0.4 + 5 * 0.9 + disks + prices.PUBLIC_IPV4_PER_HOUR
+    assert text.startswith(f"{rest + 5 * 1.5:.2f} to {rest + 5 * 1.6:.2f} USD per hour")
+    assert "5 nodes spot 0.90 each (on-demand up to 1.60" in text and "5 nodes on-demand 1.50 to 1.60 each" in text
+
+
+POOLS = {
+    ("c7i.4xlarge", "eu-central-1a"): 0.5,
+    ("c6i.4xlarge", "eu-central-1b"): 0.9,
+    ("c6i.4xlarge", "eu-west-1a"): 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "fallback", "severity", "said"),
+    [
+        (0.5, False, "ok", "1 of 2 spot pools"),
+        (0.49, False, "fatal", "less than 0.5000"),
+        (0.49, True, "warning", "10 spot nodes would be bought on-demand, at up to 1.60 each"),
+    ],
+)
+def test_maximum_below_every_spot_price(limit, fallback, severity, said):
+    wish = replace(WISH, max_price=limit, on_demand_fallback=fallback)
+    assert said in found(wish, facts(spot_prices=POOLS), severity)["spot price"].text
+
+
+def test_maximum_is_of_no_concern_where_no_spot_node_is_launched():
+    low = replace(WISH, max_price=0.01, on_demand_fallback=False)
+    there = [Running("c7i.4xlarge", "spot", "render_node")] * 10
+    for wish, changes in (
+        (low, {"running": there}),
+        (replace(low, spot=False), {}),
+        (replace(low, spot_percent=0), {}),
+        (replace(low, purpose="bake"), {}),
+        (low, {"spot_prices": {}}),
+    ):
+        checks = {finding.check for finding in preflight.examine(wish, facts(**changes))}
+        assert "spot price" not in checks
+
+
+def test_price_with_a_maximum_is_that_of_the_pools_below_it():
+    def text(limit: float) -> str:
+        return found(replace(WISH, max_price=limit), facts(spot_prices=POOLS), "ok")["price"].text
+
+    assert "10 nodes spot 0.50 each" in text(0.6)
+    assert "10 nodes on-demand 1.50 to 1.60 each" in text(0.4)
+
+
+def test_quota_with_a_maximum_that_leaves_on_demand_only():
+    known = facts(spot_prices=POOLS, quotas={"spot": 0.0, "on-demand": 163.0})
+    assert found(replace(WISH, max_price=0.4), known, "fatal").keys() == {"quota on-demand"}
 
 
 def test_on_demand_price_from_the_price_list():
