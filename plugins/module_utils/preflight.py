@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
 
+from .aws_errors import POLICY_FILE
 from .fleet import Lifecycle, lots
 from .fleet import Wish as FleetWish
 from .networks import NETWORKS, NetworkError, network_problems, parse_network
@@ -30,7 +31,6 @@ QUOTAS: Mapping[str, tuple[str, str]] = {
     "on-demand": ("L-1216C47A", "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances"),
 }
 _STANDARD = re.compile(r"(?:[acdhimrtz]|im|is)\d")
-POLICY_FILE = "docs/iam-policy.json"
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Facts:
     caller: str = ""
     permissions: Mapping[str, str] = field(default_factory=dict)
     """IAM action -> ``allowed``, ``denied`` or what else the dry run said."""
+    untried: Sequence[str] = ()
+    """IAM actions that the farm has nothing to try on yet."""
     quotas: Mapping[str, float | None] = field(default_factory=dict)
     vcpus: Mapping[str, int] | None = None
     offered: frozenset[tuple[str, str]] | None = None
@@ -182,7 +184,8 @@ def permissions(wish: Wish, facts: Facts) -> list[Finding]:
         f"{action} ({said})" for action, said in facts.permissions.items() if said not in ("allowed", "denied")
     )
     more = f"; not known: {', '.join(other)}" if other else ""
-    return [Finding("permissions", "ok", f"{allowed} actions are allowed (dry run){more}")]
+    later = f"; nothing of the farm to try them on yet: {', '.join(facts.untried)}" if facts.untried else ""
+    return [Finding("permissions", "ok", f"{allowed} actions are allowed (dry run){more}{later}")]
 
 
 def networks(wish: Wish, facts: Facts) -> list[Finding]:

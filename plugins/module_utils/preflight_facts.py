@@ -20,11 +20,11 @@ from functools import partial
 from typing import Any
 
 from .aws_errors import error_code, explain
+from .fleet import TAG_FARM, TAG_ROLE, Lifecycle, fleet_request
+from .fleet import Wish as FleetWish
 from .preflight import QUOTAS, Facts, Running, Wish
 from .prices import on_demand_price, product_filters
 
-TAG_FARM = "renderfarm:farm"
-TAG_ROLE = "renderfarm:role"
 DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 THREADS = 8
 PAGE_SIZE = 1000
@@ -51,6 +51,17 @@ class Probe:
 
 def _tagged(kind: str, farm: str) -> list[dict[str, Any]]:
     return [{"ResourceType": kind, "Tags": [{"Key": TAG_FARM, "Value": farm}]}]
+
+
+def _fleet(ids: Mapping[str, str], farm: str) -> dict[str, Any]:
+    """The request with which nodes are launched, without the token: EC2 remembers nothing of a dry run."""
+    wish = FleetWish(
+        farm, "render_node", 1, {"name": ids["template"]}, instance_types=[ids["node_type"]], subnet_ids=[ids["subnet"]]
+    )
+    lifecycle: Lifecycle = "spot" if ids["lifecycle"] == "spot" else "on-demand"
+    request = fleet_request(wish, 1, lifecycle, token="")
+    del request["ClientToken"]
+    return request
 
 
 # A public key that is one in form only: a dry run imports nothing.
@@ -145,12 +156,15 @@ PROBES: tuple[Probe, ...] = (
         "TagSpecifications": _tagged("image", farm) + _tagged("snapshot", farm)}),
     Probe("ec2:DeregisterImage", "deregister_image", ("image",), lambda ids, farm: {"ImageId": ids["image"]}),
     Probe("ec2:DeleteSnapshot", "delete_snapshot", ("snapshot",), lambda ids, farm: {"SnapshotId": ids["snapshot"]}),
-    Probe("ec2:CreateFleet", "create_fleet", ("template",), lambda ids, farm: {
-        "Type": "instant",
-        "LaunchTemplateConfigs": [
-            {"LaunchTemplateSpecification": {"LaunchTemplateName": ids["template"], "Version": "$Latest"}}],
-        "TargetCapacitySpecification": {"TotalTargetCapacity": 1, "DefaultTargetCapacityType": "spot"},
-        "TagSpecifications": _tagged("fleet", farm)}),
+    Probe("ec2:CreateLaunchTemplateVersion", "create_launch_template_version", ("template",), lambda ids, farm: {
+        "LaunchTemplateName": ids["template"], "LaunchTemplateData": {"InstanceType": ids["instance_type"]}}),
+    Probe("ec2:DeleteLaunchTemplate", "delete_launch_template", ("template",), lambda ids, farm: {
+        "LaunchTemplateName": ids["template"]}),
+    Probe("ec2:CreateFleet", "create_fleet", ("template", "subnet", "node_type"), lambda ids, farm: _fleet(ids, farm)),
+    Probe("ec2:ModifyNetworkInterfaceAttribute", "modify_network_interface_attribute", ("interface",),
+          lambda ids, farm: {"NetworkInterfaceId": ids["interface"], "SourceDestCheck": {"Value": False}}),
+    Probe("ec2:DeleteNetworkInterface", "delete_network_interface", ("interface",), lambda ids, farm: {
+        "NetworkInterfaceId": ids["interface"]}),
 )  # fmt: skip
 
 
@@ -161,9 +175,13 @@ UP_ONLY = frozenset(
         "ec2:AllocateAddress",
         "ec2:CreateFleet",
         "ec2:CreateLaunchTemplate",
+        "ec2:CreateLaunchTemplateVersion",
         "ec2:CreateNetworkInterface",
+        "ec2:DeleteLaunchTemplate",
+        "ec2:DeleteNetworkInterface",
         "ec2:DescribeAddresses",
         "ec2:DescribeNetworkInterfaces",
+        "ec2:ModifyNetworkInterfaceAttribute",
     }
 )
 
@@ -197,14 +215,10 @@ def collect(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> Fac
             unknown[question] = explain(answer, doing=f"find out about {question}")
     _fill(facts, known, farm)
     ids = _ids(known, facts, wish, farm)
-    outcomes = _all_at_once(
-        {
-            probe.action: _dry_run(clients["ec2"], probe, ids, farm)
-            for probe in PROBES
-            if probe.action not in {"bake": UP_ONLY, "up": BAKE_ONLY}.get(wish.purpose, ())
-            and all(ids.get(need) for need in probe.needs)
-        }
-    )
+    needed = [probe for probe in PROBES if probe.action not in {"bake": UP_ONLY, "up": BAKE_ONLY}.get(wish.purpose, ())]
+    possible = [probe for probe in needed if all(ids.get(need) for need in probe.needs)]
+    outcomes = _all_at_once({probe.action: _dry_run(clients["ec2"], probe, ids, farm) for probe in possible})
+    facts.untried = sorted(probe.action for probe in needed if probe not in possible)
     facts.permissions = {**{action: _outcome(said) for action, said in outcomes.items()}, **denied}
     facts.unknown = unknown
     return facts
@@ -373,9 +387,12 @@ def _ids(known: Mapping[str, Any], facts: Facts, wish: Wish, farm: str) -> dict[
         "route_table": _first(known.get("route tables"), "RouteTableId"),
         "template": _first(known.get("launch templates"), "LaunchTemplateName"),
         "instance": _first(farm_instances, "InstanceId"),
+        "interface": next((_first(each.get("NetworkInterfaces"), "NetworkInterfaceId") for each in farm_instances), ""),
         "image": str(images[-1]["image_id"]) if images else "",
         "snapshot": str(images[-1]["snapshots"][0]) if images and images[-1]["snapshots"] else "",
         "start_image": str(start["image_id"]) if start else "",
+        "node_type": next(iter(wish.node_types), ""),
+        "lifecycle": "spot" if wish.spot else "on-demand",
         "instance_type": wish.builder_type if wish.purpose == "bake" else wish.manager_type,
     }
 

@@ -151,6 +151,11 @@ report:
   description: All findings as a table of text.
   type: str
   returned: always
+untried:
+  description: IAM actions that could not be tried, because the farm has nothing yet to try them on.
+  type: list
+  elements: str
+  returned: always
 stock_image:
   description: Id of the stock image, empty when it is not known.
   type: str
@@ -262,6 +267,7 @@ def result(findings: list[preflight.Finding], facts: preflight.Facts) -> dict[st
         "findings": [finding.as_dict() for finding in findings],
         "fatal": preflight.is_fatal(findings),
         "report": preflight.report(findings),
+        "untried": list(facts.untried),
         "stock_image": str((facts.base_image or {}).get("image_id", "")),
         "addresses": list(facts.addresses),
         "images": list(facts.images or []),

@@ -158,6 +158,20 @@ def test_a_check_of_what_does_not_stand_makes_nothing(farm: Rehearsal) -> None:
     assert [call["action"] for call in farm.calls()[before:] if call["mutating"]] == []
 
 
+@pytest.mark.parametrize("action", ["CreateFleet", "RunInstances"])
+def test_a_right_to_launch_that_is_missing_is_found_before_the_manager_runs(farm: Rehearsal, action: str) -> None:
+    """Also the one for the nodes, which is needed long after it, and which needs the launch template to be tried."""
+    before = len(farm.calls())
+    inject(farm, "deny", action, "on")
+    with pytest.raises(ProofError, match=rf"(?s)may not ec2:{action}.*docs/iam-policy\.json"):
+        up(farm, 2)
+    inject(farm, "deny", action, "off")
+    changes = {call["action"] for call in farm.calls()[before:] if call["mutating"]}
+    assert not changes & {"RunInstances", "CreateFleet", "AllocateAddress"}
+    farm.playbook("farm-down.yml")
+    proof.prove_nothing_left(farm)
+
+
 def test_a_quota_that_is_too_small(farm: Rehearsal) -> None:
     """The pre-flight refuses it; where it may not see the quota, EC2 does, and what it gave stays and is told."""
     inject(farm, "quota", "spot", "40")  # two nodes of 16 vCPUs

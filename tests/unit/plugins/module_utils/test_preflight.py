@@ -466,6 +466,38 @@ def test_dry_runs_name_only_what_the_farm_has():
     assert given["CreateNetworkInterface"]["Groups"] == ["sg-1"]
 
 
+TEMPLATES = {"LaunchTemplates": [{"LaunchTemplateName": "studio-render-node"}]}
+
+
+def test_the_launch_is_tried_as_soon_as_there_is_a_template():
+    """With the request that the module ec2_fleet sends, in the farm's own subnet."""
+    before = collect(aws())
+    assert "ec2:CreateFleet" in before.untried and "ec2:CreateFleet" not in before.permissions
+    assert "ec2:CreateFleet" in found(WISH, before, "ok")["permissions"].text
+    clients = aws(DescribeLaunchTemplates=TEMPLATES)
+    known = collect(clients)
+    assert known.permissions["ec2:CreateFleet"] == known.permissions["ec2:DeleteLaunchTemplate"] == "allowed"
+    assert "ec2:CreateFleet" not in known.untried and "ec2:TerminateInstances" in known.untried
+    given = dict(clients["ec2"].calls)["CreateFleet"]
+    [configuration] = given["LaunchTemplateConfigs"]
+    assert configuration["LaunchTemplateSpecification"]["LaunchTemplateName"] == "studio-render-node"
+    assert configuration["Overrides"] == [{"InstanceType": TYPES[0], "SubnetId": "subnet-1"}]
+    assert given["Type"] == "instant" and given["DryRun"] and "ClientToken" not in given
+
+
+def test_what_ends_a_farm_is_tried_on_one_that_stands():
+    machine = {**running(TYPES[0], "studio"), "NetworkInterfaces": [{"NetworkInterfaceId": "eni-1"}]}
+    clients = aws(
+        denied={"DeleteNetworkInterface"},
+        DescribeInstances={"Reservations": [{"Instances": [machine]}]},
+        DescribeLaunchTemplates=TEMPLATES,
+    )
+    known = collect(clients)
+    assert known.permissions["ec2:TerminateInstances"] == "allowed"
+    assert known.permissions["ec2:DeleteNetworkInterface"] == "denied"
+    assert dict(clients["ec2"].calls)["ModifyNetworkInterfaceAttribute"]["NetworkInterfaceId"] == "eni-1"
+
+
 @pytest.mark.parametrize(
     ("purpose", "tried", "left_out"),
     [
