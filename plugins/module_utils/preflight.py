@@ -241,8 +241,20 @@ def routes(wish: Wish, facts: Facts) -> list[Finding]:
 
 
 def _own_route(route: Route, wish: Wish) -> bool:
-    """Through the workstation, or through a tunnel that ends here: then the controller is the workstation."""
-    return str(route.gateway) == wish.workstation or route.device.startswith(("tun", "ovpn"))
+    """Through the workstation, or through the farm's tunnel, which ends here when the controller is the workstation.
+
+    The name of a device alone tells nothing, for any tunnel may be tun0. The farm's has its gateway in
+    farm_tunnel_network; that network itself is behind the device without one.
+    """
+    if str(route.gateway) == wish.workstation:
+        return True
+    if not route.device.startswith(("tun", "ovpn")):
+        return False
+    try:
+        tunnel = parse_network(wish.settings.get("farm_tunnel_network"))
+    except NetworkError:
+        return False  # `networks` says it
+    return route.gateway in tunnel or (not int(route.gateway) and route.network.subnet_of(tunnel))
 
 
 def parse_routes(text: str) -> list[Route]:

@@ -170,7 +170,15 @@ def test_some_types_missing_is_a_warning_all_missing_is_fatal():
         ("10.0.0.0/24", "192.168.1.1", "eth0", True),
         ("10.0.0.64/26", "0.0.0.0", "docker0", True),
         ("10.0.0.0/8", "192.168.1.1", "eth0", False),  # wider: the farm's route wins
-        ("10.8.0.0/24", "10.8.0.1", "tun0", False),  # the controller is the workstation
+        # the controller is the workstation: the farm's tunnel and what is behind it
+        ("10.8.0.0/24", "0.0.0.0", "tun0", False),
+        ("10.8.0.1/32", "0.0.0.0", "ovpn-farm", False),
+        ("10.0.0.0/24", "10.8.0.2", "tun0", False),
+        ("10.9.0.0/24", "10.8.0.2", "tun0", False),
+        # the tunnel of a company
+        ("10.0.0.0/24", "10.200.0.1", "tun0", True),
+        ("10.0.0.0/24", "0.0.0.0", "tun0", True),
+        ("10.8.0.0/24", "0.0.0.0", "eth1", True),
         ("172.17.0.0/16", "0.0.0.0", "docker0", False),
     ],
 )
