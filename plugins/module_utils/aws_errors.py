@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+POLICY_FILE = "docs/iam-policy.json"
+_ALLOW = f"allow the action for this user or role (IAM; {POLICY_FILE} has all that the farm needs)"
 _CHECK_CREDENTIALS = (
     "check the credentials that botocore finds (AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
     "~/.aws/credentials) with `aws sts get-caller-identity`"
@@ -24,10 +26,9 @@ _NETWORK = (
 
 # Codes: EC2 API Reference, "Error codes for the Amazon EC2 API"; class names: botocore.exceptions.
 _REMEDIES: Mapping[str, str] = {
-    "AccessDenied": "allow the action for this user or role (IAM)",
-    "AccessDeniedException": "allow the action for this user or role (IAM)",
-    "UnauthorizedOperation": "allow the action for this user or role (IAM); "
-    "`aws sts decode-authorization-message` explains an encoded message",
+    "AccessDenied": _ALLOW,
+    "AccessDeniedException": _ALLOW,
+    "UnauthorizedOperation": f"{_ALLOW}; `aws sts decode-authorization-message` explains an encoded message",
     "AuthFailure": _CHECK_CREDENTIALS,
     "InvalidClientTokenId": _CHECK_CREDENTIALS,
     "SignatureDoesNotMatch": _CHECK_CREDENTIALS + "; the clock of this machine must be right, too",

@@ -12,6 +12,8 @@ from typing import Any
 
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 
+from .prices import price_region
+
 _RETRIES = {"mode": "standard", "max_attempts": 8}
 
 
@@ -25,6 +27,7 @@ def of_region(module: AnsibleAWSModule, region: str) -> Callable[[str], Any]:
 
     @cache
     def client(service: str) -> Any:
-        return module.client(service, region=region, config={"retries": _RETRIES})
+        where = price_region(region) if service == "pricing" else region
+        return module.client(service, region=where, config={"retries": _RETRIES})
 
     return client

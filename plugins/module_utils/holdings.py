@@ -13,17 +13,27 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from .aws_errors import error_code, explain
 from .fleet import TAG_FARM, literal
-from .prices import GP3_PER_GIB_MONTH, HOURS_PER_MONTH, PUBLIC_IPV4_PER_HOUR, SNAPSHOT_PER_GIB_MONTH
+from .prices import (
+    GP3_PER_GIB_MONTH,
+    HOURS_PER_MONTH,
+    PUBLIC_IPV4_PER_HOUR,
+    SNAPSHOT_PER_GIB_MONTH,
+    on_demand_price,
+    product_filters,
+)
 
 # Stored log data (https://aws.amazon.com/cloudwatch/pricing/, us-east-1).
 LOGS_PER_GIB_MONTH = 0.03
 # Snapshots that EC2 Fast Launch keeps ready carry this tag (EC2 User Guide, "Use EC2 Fast Launch for your Windows
 # instances").
 _FAST_LAUNCH = {"Name": "tag:CreatedBy", "Values": ["EC2 Fast Launch"]}
+# States in which an instance is billed or about to be (EC2 User Guide, "Amazon EC2 instance state changes").
+_BILLED = ("pending", "running")
 _BATCH = 200  # values of one filter (EC2 API Reference, "Filter")
 
 Item = Mapping[str, Any]
@@ -34,7 +44,7 @@ RELEASE_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing. ``usd_per_month`` is None when its price is not known here; an instance is billed by the second."""
+    """One thing. ``usd_per_month`` is what it costs if it stays for a month; None when its price is not known."""
 
     kind: str
     id: str
@@ -56,13 +66,13 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of thing. ``delete`` gives one back; None when it goes with something else."""
+    """A kind of thing. ``delete`` gives one back; None when that is not for the farm to do."""
 
     name: str
     find: Callable[[Finder], Iterable[Item]]
     id: str
     detail: Callable[[Item], str]
-    price: Callable[[Item], float | None] = lambda item: 0.0
+    price: Callable[[Finder, Item], float | None] = lambda finder, item: 0.0
     delete: Callable[[Clients, Item], None] | None = None
 
 
@@ -70,11 +80,17 @@ class Kind:
 
 
 class Finder:
-    """Lists the things of one farm in one Region, with all pages. What two kinds need is asked once."""
+    """Lists the things of one farm in one Region, with all pages. What two kinds need is asked once.
 
-    def __init__(self, clients: Clients, farm: str) -> None:
+    ``hourly`` tells what an instance type costs on-demand, in USD per hour; None when it is not known.
+    """
+
+    def __init__(
+        self, clients: Clients, farm: str, hourly: Callable[[str], float | None] = lambda instance_type: None
+    ) -> None:
         self._clients = clients
         self.farm = farm
+        self.hourly = hourly
         self.tagged = {"Name": f"tag:{TAG_FARM}", "Values": [literal(farm)]}
         self._known: dict[str, list[Item]] = {}
 
@@ -159,9 +175,19 @@ def _fast_launches(finder: Finder) -> list[Item]:
 
 def _fast_launch_snapshots(finder: Finder) -> list[Item]:
     """Nothing tells of which image they are: they are the farm's, unless other images have Fast Launch."""
+    return [] if _others_have_fast_launch(finder) else _all_fast_launch_snapshots(finder)
+
+
+def _unclear_snapshots(finder: Finder) -> list[Item]:
+    return _all_fast_launch_snapshots(finder) if _others_have_fast_launch(finder) else []
+
+
+def _others_have_fast_launch(finder: Finder) -> bool:
     enabled = {item["ImageId"] for item in finder.once("describe_fast_launch_images", "FastLaunchImages")}
-    if enabled - {image["ImageId"] for image in _images(finder)}:
-        return []
+    return bool(enabled - {image["ImageId"] for image in _images(finder)})
+
+
+def _all_fast_launch_snapshots(finder: Finder) -> list[Item]:
     return finder.ask("describe_snapshots", "Snapshots", OwnerIds=["self"], Filters=[_FAST_LAUNCH])
 
 
@@ -184,7 +210,10 @@ def _gateways(finder: Finder) -> list[Item]:
 
 
 def _log_groups(finder: Finder) -> list[Item]:
-    return finder.ask("describe_log_groups", "logGroups", "logs", logGroupNamePrefix=f"/renderfarm/{finder.farm}")
+    """The prefix alone is that of another farm's groups as well: ``studio`` begins ``studio2``."""
+    top = f"/renderfarm/{finder.farm}"
+    groups = finder.ask("describe_log_groups", "logGroups", "logs", logGroupNamePrefix=top)
+    return [group for group in groups if group["logGroupName"] == top or group["logGroupName"].startswith(f"{top}/")]
 
 
 # --------------------------------------------------------------------------------------------------------------- delete
@@ -232,25 +261,39 @@ def _delete(operation: str, parameter: str, key: str, service: str = "ec2") -> C
 # ---------------------------------------------------------------------------------------------------------------- kinds
 
 
-def _snapshot_kind(name: str, find: Callable[[Finder], Iterable[Item]]) -> Kind:
-    """The price is the most that it can be: only blocks that differ from an earlier snapshot are billed."""
-    return Kind(
-        name,
-        find,
-        "SnapshotId",
-        lambda item: f"{item['VolumeSize']} GiB at most, {item['State']}",
-        lambda item: float(item["VolumeSize"]) * SNAPSHOT_PER_GIB_MONTH,
-        _delete("delete_snapshot", "SnapshotId", "SnapshotId"),
-    )
+def _instance_detail(item: Item) -> str:
+    spot = ", spot: at most" if item.get("InstanceLifecycle") == "spot" and item["State"]["Name"] in _BILLED else ""
+    return f"{item['InstanceType']}, {item['State']['Name']}{spot}"
 
+
+def _instance_price(finder: Finder, item: Item) -> float | None:
+    """What it costs on-demand, which is also the most that spot can cost. It is billed by the second."""
+    if item["State"]["Name"] not in _BILLED:
+        return 0.0
+    hourly = finder.hourly(item["InstanceType"])
+    return None if hourly is None else hourly * HOURS_PER_MONTH
+
+
+def _snapshot_detail(item: Item) -> str:
+    return f"{item['VolumeSize']} GiB at most, {item['State']}"
+
+
+def _snapshot_price(finder: Finder, item: Item) -> float:
+    """The most that it can be: only blocks that differ from an earlier snapshot are billed."""
+    return float(item["VolumeSize"]) * SNAPSHOT_PER_GIB_MONTH
+
+
+_delete_snapshot = _delete("delete_snapshot", "SnapshotId", "SnapshotId")
+
+_UNCLEAR = "Fast Launch snapshot of this farm or of another image"
 
 KINDS = (
     Kind(
         "instance",
         _instances,
         "InstanceId",
-        lambda item: f"{item['InstanceType']}, {item['State']['Name']}",
-        lambda item: 0.0 if item["State"]["Name"] in ("stopping", "stopped", "shutting-down") else None,
+        _instance_detail,
+        _instance_price,
         _terminate,
     ),
     Kind(
@@ -265,7 +308,7 @@ KINDS = (
         lambda finder: finder.own("describe_addresses", "Addresses"),
         "AllocationId",
         lambda item: str(item["PublicIp"]) + ("" if item.get("AssociationId") else ", unused"),
-        lambda item: PUBLIC_IPV4_PER_HOUR * HOURS_PER_MONTH,
+        lambda finder, item: PUBLIC_IPV4_PER_HOUR * HOURS_PER_MONTH,
         _release,
     ),
     Kind(
@@ -280,7 +323,7 @@ KINDS = (
         _volumes,
         "VolumeId",
         lambda item: f"{item['Size']} GiB {item['VolumeType']}, {item['State']}",
-        lambda item: float(item["Size"]) * GP3_PER_GIB_MONTH,
+        lambda finder, item: float(item["Size"]) * GP3_PER_GIB_MONTH,
         _delete("delete_volume", "VolumeId", "VolumeId"),
     ),
     Kind(
@@ -297,8 +340,23 @@ KINDS = (
         lambda item: f"{item['Name']}, {item['State']}; its snapshots are billed",
         delete=_deregister,
     ),
-    _snapshot_kind("Fast Launch snapshot", _fast_launch_snapshots),
-    _snapshot_kind("snapshot", _snapshots),
+    Kind(
+        "Fast Launch snapshot",
+        _fast_launch_snapshots,
+        "SnapshotId",
+        _snapshot_detail,
+        _snapshot_price,
+        _delete_snapshot,
+    ),
+    # They may belong to an image of somebody else: told, and never deleted.
+    Kind(
+        _UNCLEAR,
+        _unclear_snapshots,
+        "SnapshotId",
+        _snapshot_detail,
+        _snapshot_price,
+    ),
+    Kind("snapshot", _snapshots, "SnapshotId", _snapshot_detail, _snapshot_price, _delete_snapshot),
     Kind(
         "key pair",
         lambda finder: finder.own("describe_key_pairs", "KeyPairs"),
@@ -346,7 +404,7 @@ KINDS = (
         _log_groups,
         "logGroupName",
         lambda item: f"{item.get('storedBytes', 0)} bytes",
-        lambda item: float(item.get("storedBytes", 0)) / 2**30 * LOGS_PER_GIB_MONTH,
+        lambda finder, item: float(item.get("storedBytes", 0)) / 2**30 * LOGS_PER_GIB_MONTH,
         _delete("delete_log_group", "logGroupName", "logGroupName", "logs"),
     ),
 )
@@ -363,14 +421,33 @@ def _name(item: Item) -> str:
 def things(kind: Kind, finder: Finder, region: str) -> list[Thing]:
     """All things of one kind."""
     return [
-        Thing(kind.name, str(item[kind.id]), _name(item), kind.detail(item), region, kind.price(item), item)
+        Thing(kind.name, str(item[kind.id]), _name(item), kind.detail(item), region, kind.price(finder, item), item)
         for item in kind.find(finder)
     ]
 
 
+def price_list(clients: Clients, region: str) -> Callable[[str], float | None]:
+    """Gives the on-demand price of an instance type in USD per hour; None when it cannot be read, for whatever reason.
+
+    A list of what is left is more urgent than a price.
+    """
+
+    @cache
+    def hourly(instance_type: str) -> float | None:
+        filters = product_filters(instance_type, region)
+        try:
+            return on_demand_price(
+                clients("pricing").get_products(ServiceCode="AmazonEC2", Filters=filters)["PriceList"]
+            )
+        except Exception:
+            return None
+
+    return hourly
+
+
 def survey(clients: Clients, farm: str, region: str) -> tuple[list[Thing], list[Unreadable]]:
     """Everything that the farm holds in the Region, and the kinds that could not be read."""
-    finder = Finder(clients, farm)
+    finder = Finder(clients, farm, price_list(clients, region))
     found: list[Thing] = []
     unreadable: list[Unreadable] = []
     for kind in KINDS:
@@ -401,12 +478,17 @@ def verdict(found: Sequence[Thing], unreadable: Sequence[Unreadable], regions: S
         return f"It is not known what is left in {where}, for these could not be listed: {kinds}"
     if not found:
         return f"Nothing is left in {where}"
+    if all(thing.kind == _UNCLEAR for thing in found):
+        return (
+            f"Nothing else is left in {where}, but nobody can tell whether these {len(found)} Fast Launch snapshots "
+            f"are this farm's or another image's ({total(found):.2f} USD per month)"
+        )
     costing = billed(found)
     if not costing:
         return f"Nothing that costs money is left in {where}; {len(found)} free things are"
-    running = sum(thing.usd_per_month is None for thing in costing)
-    parts = [f"{total(found):.2f} USD per month for {len(costing) - running}"] if len(costing) > running else []
-    parts += [f"{running} running by the second"] if running else []
+    unknown = sum(thing.usd_per_month is None for thing in costing)
+    parts = [f"{total(found):.2f} USD per month for {len(costing) - unknown}"] if len(costing) > unknown else []
+    parts += [f"{unknown} running at a price that is not known"] if unknown else []
     return f"Left in {where} and billed: {len(costing)} of {len(found)} things ({', '.join(parts)})"
 
 
@@ -430,6 +512,9 @@ _USED = frozenset(
         "VolumeInUse",
     }
 )
+
+
+_DELETED = tuple(kind for kind in KINDS if kind.delete)
 
 
 class DestroyError(Exception):
@@ -460,13 +545,13 @@ class Destroyer:
 
         DestroyError: something stays used, or a kind cannot be listed.
         """
-        for kind in KINDS:
+        for kind in _DELETED:
             self._delete_all(kind)
         return self.deleted
 
     def planned(self) -> list[Thing]:
         """What ``run`` would delete."""
-        return [thing for kind in KINDS for thing in self._remaining(kind)]
+        return [thing for kind in _DELETED for thing in self._remaining(kind)]
 
     def _delete_all(self, kind: Kind) -> None:
         end = self._clock() + RELEASE_SECONDS

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Literal
 
+from .aws_errors import POLICY_FILE
+from .fleet import Lifecycle, lots
+from .fleet import Wish as FleetWish
 from .networks import NETWORKS, NetworkError, network_problems, parse_network
 from .prices import PUBLIC_IPV4_PER_HOUR, volume_per_hour, windows_share
 
@@ -28,7 +31,6 @@ QUOTAS: Mapping[str, tuple[str, str]] = {
     "on-demand": ("L-1216C47A", "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances"),
 }
 _STANDARD = re.compile(r"(?:[acdhimrtz]|im|is)\d")
-POLICY_FILE = "docs/iam-policy.json"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Wish:
     manager_type: str
     builder_type: str
     spot: bool
+    spot_percent: int
+    """The most of the nodes that may be spot."""
+    max_price: float | None
+    """USD per spot node and hour; None for the on-demand price, which is EC2's limit anyway."""
     on_demand_fallback: bool
     disk_gib: int
     license_nodes: int
@@ -100,6 +106,8 @@ class Facts:
     caller: str = ""
     permissions: Mapping[str, str] = field(default_factory=dict)
     """IAM action -> ``allowed``, ``denied`` or what else the dry run said."""
+    untried: Sequence[str] = ()
+    """IAM actions that the farm has nothing to try on yet."""
     quotas: Mapping[str, float | None] = field(default_factory=dict)
     vcpus: Mapping[str, int] | None = None
     offered: frozenset[tuple[str, str]] | None = None
@@ -121,7 +129,7 @@ class Facts:
 def examine(wish: Wish, facts: Facts) -> list[Finding]:
     """All findings, in the order in which a person would look."""
     findings = []
-    for check in (credentials, permissions, networks, routes, offers, quotas, image, licences, price):
+    for check in (credentials, permissions, networks, routes, offers, quotas, image, licences, max_price, price):
         findings += check(wish, facts)
     findings += [
         Finding(subject, "warning", why, f"see {POLICY_FILE} for what the controller must be allowed")
@@ -176,7 +184,8 @@ def permissions(wish: Wish, facts: Facts) -> list[Finding]:
         f"{action} ({said})" for action, said in facts.permissions.items() if said not in ("allowed", "denied")
     )
     more = f"; not known: {', '.join(other)}" if other else ""
-    return [Finding("permissions", "ok", f"{allowed} actions are allowed (dry run){more}")]
+    later = f"; nothing of the farm to try them on yet: {', '.join(facts.untried)}" if facts.untried else ""
+    return [Finding("permissions", "ok", f"{allowed} actions are allowed (dry run){more}{later}")]
 
 
 def networks(wish: Wish, facts: Facts) -> list[Finding]:
@@ -232,8 +241,20 @@ def routes(wish: Wish, facts: Facts) -> list[Finding]:
 
 
 def _own_route(route: Route, wish: Wish) -> bool:
-    """Through the workstation, or through a tunnel that ends here: then the controller is the workstation."""
-    return str(route.gateway) == wish.workstation or route.device.startswith(("tun", "ovpn"))
+    """Through the workstation, or through the farm's tunnel, which ends here when the controller is the workstation.
+
+    The name of a device alone tells nothing, for any tunnel may be tun0. The farm's has its gateway in
+    farm_tunnel_network; that network itself is behind the device without one.
+    """
+    if str(route.gateway) == wish.workstation:
+        return True
+    if not route.device.startswith(("tun", "ovpn")):
+        return False
+    try:
+        tunnel = parse_network(wish.settings.get("farm_tunnel_network"))
+    except NetworkError:
+        return False  # `networks` says it
+    return route.gateway in tunnel or (not int(route.gateway) and route.network.subnet_of(tunnel))
 
 
 def parse_routes(text: str) -> list[Route]:
@@ -344,6 +365,16 @@ def quotas(wish: Wish, facts: Facts) -> list[Finding]:
         for lifecycle in ("on-demand", "spot")
         if (finding := _quota(lifecycle, needed, wish, facts)) is not None
     ]
+    uncounted = {each.type for each in facts.running if is_standard(each.type) and each.type not in facts.vcpus}
+    if uncounted:
+        findings.append(
+            Finding(
+                "quota",
+                "warning",
+                f"{', '.join(sorted(uncounted))} run in the account and are not counted: their vCPUs are not known",
+                "see Service Quotas, Amazon Elastic Compute Cloud (Amazon EC2), for what is in use",
+            )
+        )
     others = [kind for kind in wish.node_types if not is_standard(kind)]
     if others and _launches_nodes(wish):
         findings.append(
@@ -360,18 +391,35 @@ def quotas(wish: Wish, facts: Facts) -> list[Finding]:
 def _needed(wish: Wish, facts: Facts) -> dict[str, int]:
     """vCPUs to be launched, by lifecycle. Nodes count as the smallest of their types, for EC2 may choose that one."""
     assert facts.vcpus is not None and facts.running is not None
-    roles = [instance.farm_role for instance in facts.running]
     needed = {"spot": 0, "on-demand": 0}
     if wish.purpose == "bake":
         needed["on-demand"] += facts.vcpus[wish.builder_type]
     if wish.purpose in ("up", "check"):
-        if "manager" not in roles:
+        if all(instance.farm_role != "manager" for instance in facts.running):
             needed["on-demand"] += facts.vcpus[wish.manager_type]
-        nodes = max(0, wish.nodes - roles.count("render_node"))
-        nodes += max(0, wish.remote_nodes - roles.count("remote_node"))
         smallest = min((facts.vcpus[kind] for kind in wish.node_types if is_standard(kind)), default=0)
-        needed["spot" if wish.spot else "on-demand"] += nodes * smallest
+        for lifecycle, nodes in _bought(wish, facts, facts.running).items():
+            needed[lifecycle] += nodes * smallest
     return needed
+
+
+def _bought(wish: Wish, facts: Facts, running: Sequence[Running]) -> dict[Lifecycle, int]:
+    """How many nodes are launched beside those of ``running``, by what they are most likely to become."""
+    number = _asked_for(wish, running)
+    if wish.on_demand_fallback and _max_price_is_too_low(wish, facts):
+        return {"spot": 0, "on-demand": sum(number.values())}
+    return number
+
+
+def _asked_for(wish: Wish, running: Sequence[Running]) -> dict[Lifecycle, int]:
+    """How many nodes are launched beside those of ``running``, by what is tried first: split as the launch does it."""
+    number: dict[Lifecycle, int] = {"spot": 0, "on-demand": 0}
+    for role, count in (("render_node", wish.nodes), ("remote_node", wish.remote_nodes)):
+        there = [instance.lifecycle for instance in running if instance.farm_role == role]
+        whole = FleetWish("", role, count, spot=wish.spot, spot_percent=wish.spot_percent)
+        for lot in lots(whole, max(0, count - len(there)), there.count("on-demand")):
+            number[lot.ways[0]] += lot.missing
+    return number
 
 
 def _used(lifecycle: str, facts: Facts) -> int:
@@ -460,6 +508,31 @@ def _fewer_nodes(wish: Wish) -> str:
     return f"farm_nodes and farm_remote_nodes together at most {wish.license_nodes}"
 
 
+def max_price(wish: Wish, facts: Facts) -> list[Finding]:
+    """A maximum for which no pool is sold: EC2 would refuse every spot node, and not before the manager runs."""
+    known = _spot_prices(wish, facts)
+    nodes = _asked_for(wish, facts.running or ())["spot"]
+    if wish.max_price is None or not known or not nodes or not _launches_nodes(wish):
+        return []
+    check, cheapest = "spot price", min(known)
+    limit = f"farm_max_price is {wish.max_price:.4f} USD per hour"
+    if not _max_price_is_too_low(wish, facts):
+        enough = sum(each <= wish.max_price for each in known)
+        return [Finding(check, "ok", f"{limit}: {enough} of {len(known)} spot pools cost no more now")]
+    state = f"{limit}, but no spot pool costs less than {cheapest:.4f} now"
+    remedy = f"farm_max_price: {cheapest * 1.2:.4f} for some air, or 0, which means the on-demand price"
+    if not wish.on_demand_fallback:
+        return [Finding(check, "fatal", state, f"{remedy}; or farm_on_demand_fallback: true")]
+    dearest = max(_on_demand_prices(wish, facts), default=None)
+    each = "" if dearest is None else f", at up to {dearest:.2f} each"
+    return [Finding(check, "warning", f"{state}: {nodes} spot nodes would be bought on-demand{each}", remedy)]
+
+
+def _max_price_is_too_low(wish: Wish, facts: Facts) -> bool:
+    known = _spot_prices(wish, facts)
+    return wish.max_price is not None and bool(known) and wish.max_price < min(known)
+
+
 def price(wish: Wish, facts: Facts) -> list[Finding]:
     """What an hour will cost: machines, Windows' licence in them, volumes and public addresses."""
     if facts.credentials_problem:
@@ -478,13 +551,16 @@ def price(wish: Wish, facts: Facts) -> list[Finding]:
         parts.append((each, each))
         words.append(f"{'manager' if setting == 'farm_manager_type' else 'builder'} {each:.2f}")
     if _launches_nodes(wish):
-        low, high = _node_prices(wish, facts)
-        if low is None or high is None:
-            return [_no_price("the nodes")]
         machines += wish.all_nodes
-        parts.append((wish.all_nodes * low, wish.all_nodes * high))
-        lifecycle = "spot" if wish.spot else "on-demand"
-        words.append(f"{wish.all_nodes} nodes {lifecycle} {_range(low, high)} each{_fallback_price(wish, facts)}")
+        for lifecycle, nodes in _bought(wish, facts, ()).items():
+            known = _node_prices(lifecycle, wish, facts)
+            if nodes and not known:
+                return [_no_price("the nodes")]
+            if nodes:
+                low, high = min(known), max(known)
+                parts.append((nodes * low, nodes * high))
+                more = _fallback_price(wish, facts) if lifecycle == "spot" else ""
+                words.append(f"{nodes} nodes {lifecycle} {_range(low, high)} each{more}")
     disks = machines * volume_per_hour(wish.disk_gib)
     # the manager's or the builder's, and that of each remote node
     public = 1 + (wish.remote_nodes if _launches_nodes(wish) else 0)
@@ -498,24 +574,30 @@ def price(wish: Wish, facts: Facts) -> list[Finding]:
     return [Finding("price", "ok", f"{total} USD per hour: {', '.join(words)}")]
 
 
-def _node_prices(wish: Wish, facts: Facts) -> tuple[float | None, float | None]:
-    """The cheapest and the dearest pool of the nodes, in USD per node and hour."""
-    if wish.spot:
-        known = [
-            each
-            for (kind, zone), each in (facts.spot_prices or {}).items()
-            if kind in wish.node_types and zone in wish.zones
-        ]
-    else:
-        prices = facts.on_demand_prices or {}
-        known = [each for kind in wish.node_types if (each := prices.get(kind)) is not None]
-    return min(known, default=None), max(known, default=None)
+def _node_prices(lifecycle: Lifecycle, wish: Wish, facts: Facts) -> list[float]:
+    """USD per node and hour in each pool from which the nodes may come."""
+    if lifecycle == "on-demand":
+        return _on_demand_prices(wish, facts)
+    known = _spot_prices(wish, facts)
+    if wish.max_price is None or _max_price_is_too_low(wish, facts):
+        return known
+    return [each for each in known if each <= wish.max_price]
+
+
+def _spot_prices(wish: Wish, facts: Facts) -> list[float]:
+    prices = facts.spot_prices or {}
+    return [each for (kind, zone), each in prices.items() if kind in wish.node_types and zone in wish.zones]
+
+
+def _on_demand_prices(wish: Wish, facts: Facts) -> list[float]:
+    prices = facts.on_demand_prices or {}
+    return [each for kind in wish.node_types if (each := prices.get(kind)) is not None]
 
 
 def _fallback_price(wish: Wish, facts: Facts) -> str:
     """What a node costs that spot could not give."""
-    known = [each for kind in wish.node_types if (each := (facts.on_demand_prices or {}).get(kind)) is not None]
-    if not wish.spot or not wish.on_demand_fallback or not known:
+    known = _on_demand_prices(wish, facts)
+    if not wish.on_demand_fallback or not known:
         return ""
     return f" (on-demand up to {max(known):.2f}, where spot is short)"
 

@@ -20,16 +20,18 @@ from functools import partial
 from typing import Any
 
 from .aws_errors import error_code, explain
+from .fleet import TAG_FARM, TAG_ROLE, Lifecycle, fleet_request
+from .fleet import Wish as FleetWish
 from .preflight import QUOTAS, Facts, Running, Wish
 from .prices import on_demand_price, product_filters
 
-TAG_FARM = "renderfarm:farm"
-TAG_ROLE = "renderfarm:role"
 DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedException"})
 THREADS = 8
 PAGE_SIZE = 1000
 _PRODUCT = "Windows"
+FILTER_VALUES = 200  # values of one filter (EC2 API Reference, "Filter")
 _PRICE_OF = "the price of "
+_OTHER_TYPES = "the other instance types that run"
 # Without these an estimate is missing, no machine.
 _OPTIONAL_SERVICES = ("pricing:", "servicequotas:")
 
@@ -49,6 +51,17 @@ class Probe:
 
 def _tagged(kind: str, farm: str) -> list[dict[str, Any]]:
     return [{"ResourceType": kind, "Tags": [{"Key": TAG_FARM, "Value": farm}]}]
+
+
+def _fleet(ids: Mapping[str, str], farm: str) -> dict[str, Any]:
+    """The request with which nodes are launched, without the token: EC2 remembers nothing of a dry run."""
+    wish = FleetWish(
+        farm, "render_node", 1, {"name": ids["template"]}, instance_types=[ids["node_type"]], subnet_ids=[ids["subnet"]]
+    )
+    lifecycle: Lifecycle = "spot" if ids["lifecycle"] == "spot" else "on-demand"
+    request = fleet_request(wish, 1, lifecycle, token="")
+    del request["ClientToken"]
+    return request
 
 
 # A public key that is one in form only: a dry run imports nothing.
@@ -143,12 +156,15 @@ PROBES: tuple[Probe, ...] = (
         "TagSpecifications": _tagged("image", farm) + _tagged("snapshot", farm)}),
     Probe("ec2:DeregisterImage", "deregister_image", ("image",), lambda ids, farm: {"ImageId": ids["image"]}),
     Probe("ec2:DeleteSnapshot", "delete_snapshot", ("snapshot",), lambda ids, farm: {"SnapshotId": ids["snapshot"]}),
-    Probe("ec2:CreateFleet", "create_fleet", ("template",), lambda ids, farm: {
-        "Type": "instant",
-        "LaunchTemplateConfigs": [
-            {"LaunchTemplateSpecification": {"LaunchTemplateName": ids["template"], "Version": "$Latest"}}],
-        "TargetCapacitySpecification": {"TotalTargetCapacity": 1, "DefaultTargetCapacityType": "spot"},
-        "TagSpecifications": _tagged("fleet", farm)}),
+    Probe("ec2:CreateLaunchTemplateVersion", "create_launch_template_version", ("template",), lambda ids, farm: {
+        "LaunchTemplateName": ids["template"], "LaunchTemplateData": {"InstanceType": ids["instance_type"]}}),
+    Probe("ec2:DeleteLaunchTemplate", "delete_launch_template", ("template",), lambda ids, farm: {
+        "LaunchTemplateName": ids["template"]}),
+    Probe("ec2:CreateFleet", "create_fleet", ("template", "subnet", "node_type"), lambda ids, farm: _fleet(ids, farm)),
+    Probe("ec2:ModifyNetworkInterfaceAttribute", "modify_network_interface_attribute", ("interface",),
+          lambda ids, farm: {"NetworkInterfaceId": ids["interface"], "SourceDestCheck": {"Value": False}}),
+    Probe("ec2:DeleteNetworkInterface", "delete_network_interface", ("interface",), lambda ids, farm: {
+        "NetworkInterfaceId": ids["interface"]}),
 )  # fmt: skip
 
 
@@ -159,9 +175,13 @@ UP_ONLY = frozenset(
         "ec2:AllocateAddress",
         "ec2:CreateFleet",
         "ec2:CreateLaunchTemplate",
+        "ec2:CreateLaunchTemplateVersion",
         "ec2:CreateNetworkInterface",
+        "ec2:DeleteLaunchTemplate",
+        "ec2:DeleteNetworkInterface",
         "ec2:DescribeAddresses",
         "ec2:DescribeNetworkInterfaces",
+        "ec2:ModifyNetworkInterfaceAttribute",
     }
 )
 
@@ -181,6 +201,9 @@ def collect(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> Fac
     except Exception as error:
         raise CredentialsError(explain(error, doing="ask AWS who this is")) from error
     asked = _all_at_once(_questions(clients, wish, farm, base_parameter))
+    others = _other_types(asked["running instances"], wish)
+    if others:
+        asked |= _all_at_once({_OTHER_TYPES: partial(_types, clients["ec2"], others)})
     facts = Facts(account=str(caller["Account"]), caller=str(caller["Arn"]))
     denied, unknown, known = {}, {}, {}
     for question, answer in asked.items():
@@ -191,15 +214,11 @@ def collect(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> Fac
         else:
             unknown[question] = explain(answer, doing=f"find out about {question}")
     _fill(facts, known, farm)
-    ids = _ids(known, facts, wish)
-    outcomes = _all_at_once(
-        {
-            probe.action: _dry_run(clients["ec2"], probe, ids, farm)
-            for probe in PROBES
-            if probe.action not in {"bake": UP_ONLY, "up": BAKE_ONLY}.get(wish.purpose, ())
-            and all(ids.get(need) for need in probe.needs)
-        }
-    )
+    ids = _ids(known, facts, wish, farm)
+    needed = [probe for probe in PROBES if probe.action not in {"bake": UP_ONLY, "up": BAKE_ONLY}.get(wish.purpose, ())]
+    possible = [probe for probe in needed if all(ids.get(need) for need in probe.needs)]
+    outcomes = _all_at_once({probe.action: _dry_run(clients["ec2"], probe, ids, farm) for probe in possible})
+    facts.untried = sorted(probe.action for probe in needed if probe not in possible)
     facts.permissions = {**{action: _outcome(said) for action, said in outcomes.items()}, **denied}
     facts.unknown = unknown
     return facts
@@ -212,15 +231,36 @@ def _all_at_once(calls: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
     return {name: future.exception() or future.result() for name, future in futures.items()}
 
 
+def _wished_types(wish: Wish) -> set[str]:
+    return {*wish.node_types, wish.manager_type, wish.builder_type}
+
+
+def _other_types(running: Any, wish: Wish) -> list[str]:
+    """The types that run in the account and are none of the wish's. ``running`` may be the reason why nobody knows."""
+    if isinstance(running, Exception):
+        return []
+    return sorted({str(instance["InstanceType"]) for instance in running} - _wished_types(wish))
+
+
+def _types(ec2: Any, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Those of ``kinds`` that EC2 knows in this Region."""
+    return [
+        found
+        for start in range(0, len(kinds), FILTER_VALUES)
+        for page in ec2.get_paginator("describe_instance_types").paginate(
+            Filters=[{"Name": "instance-type", "Values": kinds[start : start + FILTER_VALUES]}]
+        )
+        for found in page["InstanceTypes"]
+    ]
+
+
 def _questions(clients: Clients, wish: Wish, farm: str, base_parameter: str) -> dict[str, Callable[[], Any]]:
     ec2 = clients["ec2"]
-    types = sorted({*wish.node_types, wish.manager_type, wish.builder_type})
+    types = sorted(_wished_types(wish))
     by_farm = [{"Name": f"tag:{TAG_FARM}", "Values": [farm]}]
     questions: dict[str, Callable[[], Any]] = {
         "running instances": lambda: _instances(ec2),
-        "instance types": lambda: ec2.describe_instance_types(Filters=[{"Name": "instance-type", "Values": types}])[
-            "InstanceTypes"
-        ],
+        "instance types": lambda: _types(ec2, types),
         "offers in the zones": lambda: ec2.describe_instance_type_offerings(
             LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": types}]
         )["InstanceTypeOfferings"],
@@ -303,6 +343,7 @@ def _fill(facts: Facts, known: Mapping[str, Any], farm: str) -> None:
     if (instances := known.get("running instances")) is not None:
         facts.running = [_running(instance, farm) for instance in instances]
     if (types := known.get("instance types")) is not None:
+        types = [*types, *known.get(_OTHER_TYPES, ())]
         facts.vcpus = {kind["InstanceType"]: kind["VCpuInfo"]["DefaultVCpus"] for kind in types}
     if (offerings := known.get("offers in the zones")) is not None:
         facts.offered = frozenset((offer["InstanceType"], offer["Location"]) for offer in offerings)
@@ -330,13 +371,14 @@ def _running(instance: Mapping[str, Any], farm: str) -> Running:
     )
 
 
-def _ids(known: Mapping[str, Any], facts: Facts, wish: Wish) -> dict[str, str]:
-    """Resources of the farm that dry runs may name."""
+def _ids(known: Mapping[str, Any], facts: Facts, wish: Wish, farm: str) -> dict[str, str]:
+    """Resources of this farm that dry runs may name: a policy that names the farm allows nothing on another's."""
     images: Sequence[Mapping[str, Any]] = facts.images or ()
     start = images[0] if images and wish.purpose == "up" else facts.base_image
     subnet: Mapping[str, Any] = next(iter(known.get("subnets") or ()), {})
     groups = [group for group in known.get("security groups") or () if group.get("VpcId") == subnet.get("VpcId")]
-    farm_instances = [instance for instance in known.get("running instances") or () if TAG_FARM in tags(instance)]
+    running = known.get("running instances") or ()
+    farm_instances = [instance for instance in running if tags(instance).get(TAG_FARM) == farm]
     return {
         "vpc": _first(known.get("VPCs"), "VpcId"),
         "vpc_network": _first(known.get("VPCs"), "CidrBlock"),
@@ -345,9 +387,12 @@ def _ids(known: Mapping[str, Any], facts: Facts, wish: Wish) -> dict[str, str]:
         "route_table": _first(known.get("route tables"), "RouteTableId"),
         "template": _first(known.get("launch templates"), "LaunchTemplateName"),
         "instance": _first(farm_instances, "InstanceId"),
+        "interface": next((_first(each.get("NetworkInterfaces"), "NetworkInterfaceId") for each in farm_instances), ""),
         "image": str(images[-1]["image_id"]) if images else "",
         "snapshot": str(images[-1]["snapshots"][0]) if images and images[-1]["snapshots"] else "",
         "start_image": str(start["image_id"]) if start else "",
+        "node_type": next(iter(wish.node_types), ""),
+        "lifecycle": "spot" if wish.spot else "on-demand",
         "instance_type": wish.builder_type if wish.purpose == "bake" else wish.manager_type,
     }
 

@@ -75,7 +75,7 @@ things:
       description: Where it is.
       type: str
     usd_per_month:
-      description: What it costs, null when it is an instance that runs.
+      description: What it costs if it stays; null for an instance whose price the price list did not tell.
       type: float
 unreadable:
   description: What could not be listed.

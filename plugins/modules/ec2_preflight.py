@@ -52,6 +52,14 @@ options:
     description: The nodes are spot instances.
     type: bool
     default: true
+  spot_percent:
+    description: How much of the nodes may be spot, 0 to 100. The rest is on-demand.
+    type: int
+    default: 100
+  max_price:
+    description: The most to pay for a spot node and hour in USD. V(0) means the on-demand price.
+    type: float
+    default: 0
   on_demand_fallback:
     description: What spot cannot give is bought on-demand.
     type: bool
@@ -143,6 +151,11 @@ report:
   description: All findings as a table of text.
   type: str
   returned: always
+untried:
+  description: IAM actions that could not be tried, because the farm has nothing yet to try them on.
+  type: list
+  elements: str
+  returned: always
 stock_image:
   description: Id of the stock image, empty when it is not known.
   type: str
@@ -206,6 +219,8 @@ def argument_spec() -> dict[str, dict[str, Any]]:
         "manager_type": {"type": "str", "required": True},
         "builder_type": {"type": "str", "required": True},
         "spot": {"type": "bool", "default": True},
+        "spot_percent": {"type": "int", "default": 100},
+        "max_price": {"type": "float", "default": 0},
         "on_demand_fallback": {"type": "bool", "default": True},
         "disk_gb": {"type": "int", "required": True},
         "license_nodes": {"type": "int", "default": 0},
@@ -226,6 +241,8 @@ def wish_of(options: dict[str, Any], region: str) -> preflight.Wish:
         manager_type=options["manager_type"],
         builder_type=options["builder_type"],
         spot=options["spot"],
+        spot_percent=options["spot_percent"],
+        max_price=options["max_price"] or None,
         on_demand_fallback=options["on_demand_fallback"],
         disk_gib=options["disk_gb"],
         license_nodes=options["license_nodes"],
@@ -250,6 +267,7 @@ def result(findings: list[preflight.Finding], facts: preflight.Facts) -> dict[st
         "findings": [finding.as_dict() for finding in findings],
         "fatal": preflight.is_fatal(findings),
         "report": preflight.report(findings),
+        "untried": list(facts.untried),
         "stock_image": str((facts.base_image or {}).get("image_id", "")),
         "addresses": list(facts.addresses),
         "images": list(facts.images or []),

@@ -297,8 +297,17 @@ def test_two_controllers_at_once(controller):
     assert len(controller.nodes()) == 8
 
 
-def test_the_permission_is_missing(controller):
-    controller.cloud.deny("CreateFleet", True)
-    output = controller.have(2, fails=True)
+@pytest.mark.parametrize(("action", "before", "wish"), [("CreateFleet", 0, 2), ("TerminateInstances", 2, 0)])
+def test_the_permission_is_missing(controller, action, before, wish):
+    """It is named with where to find all of them; nothing is launched, and nothing is lost."""
+    if before:
+        controller.have(before)
+    there = {node["InstanceId"] for node in controller.nodes()}
+    controller.cloud.deny(action, True)
+    output = " ".join(controller.have(wish, fails=True).split())
     assert "UnauthorizedOperation" in output and "allow the action" in output, output
-    assert controller.nodes() == []
+    assert f"ec2:{action}" in output and "docs/iam-policy.json" in output, output
+    assert {node["InstanceId"] for node in controller.nodes()} == there and len(there) == before
+    controller.cloud.deny(action, False)
+    controller.have(wish)
+    assert len(controller.nodes()) == wish

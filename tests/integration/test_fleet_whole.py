@@ -158,6 +158,20 @@ def test_a_check_of_what_does_not_stand_makes_nothing(farm: Rehearsal) -> None:
     assert [call["action"] for call in farm.calls()[before:] if call["mutating"]] == []
 
 
+@pytest.mark.parametrize("action", ["CreateFleet", "RunInstances"])
+def test_a_right_to_launch_that_is_missing_is_found_before_the_manager_runs(farm: Rehearsal, action: str) -> None:
+    """Also the one for the nodes, which is needed long after it, and which needs the launch template to be tried."""
+    before = len(farm.calls())
+    inject(farm, "deny", action, "on")
+    with pytest.raises(ProofError, match=rf"(?s)may not ec2:{action}.*docs/iam-policy\.json"):
+        up(farm, 2)
+    inject(farm, "deny", action, "off")
+    changes = {call["action"] for call in farm.calls()[before:] if call["mutating"]}
+    assert not changes & {"RunInstances", "CreateFleet", "AllocateAddress"}
+    farm.playbook("farm-down.yml")
+    proof.prove_nothing_left(farm)
+
+
 def test_a_quota_that_is_too_small(farm: Rehearsal) -> None:
     """The pre-flight refuses it; where it may not see the quota, EC2 does, and what it gave stays and is told."""
     inject(farm, "quota", "spot", "40")  # two nodes of 16 vCPUs
@@ -244,11 +258,14 @@ def test_killed_in_the_middle_of_up_and_down(farm: Rehearsal) -> None:
 
 
 def test_remote_nodes_have_the_same_limits(farm: Rehearsal) -> None:
-    """Price and share of spot; and when one shall go, it waits for the end of its frame."""
-    dear = {"farm_remote_nodes": 2, "farm_max_price": 0.0001, "farm_on_demand_fallback": False}
-    with pytest.raises(ProofError, match=r"(?s)SpotMaxPriceTooLow.*raise max_price"):
-        up(farm, 0, **dear)
-    assert alive(farm, "remote_node") == set()
+    """Price and share of spot; and when one shall go, it waits for the end of its frame.
+
+    A maximum for which no pool is sold is found before anything is launched, also not the manager.
+    """
+    cheap = {"farm_remote_nodes": 2, "farm_max_price": 0.0001, "farm_on_demand_fallback": False}
+    with pytest.raises(ProofError, match=r"(?s)farm_max_price is 0\.0001.*farm_on_demand_fallback: true"):
+        up(farm, 0, **cheap)
+    assert alive(farm, "manager") == alive(farm, "remote_node") == set()
     up(farm, 0, farm_remote_nodes=2, farm_spot_percent=50)
     two = farm.aws("ec2", "describe-instances", "--instance-ids", *alive(farm, "remote_node"))["Reservations"]
     lifecycles = [instance.get("InstanceLifecycle", "-") for group in two for instance in group["Instances"]]

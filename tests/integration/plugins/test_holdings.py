@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from ansible_collections.renderfarm.cloud.plugins.module_utils import holdings
+
+from rehearsal.cloud import prices
 
 FARM = {"Key": "renderfarm:farm", "Value": "studio"}
 
@@ -82,11 +86,11 @@ def test_everything_is_found_and_goes(cloud, client, clients, farm):
         "network": 1,
         "log group": 1,
     }
-    expected = 30 * 0.08 + 6 * 30 * 0.05 + 0.005 * 730 + 0.03
+    machine = prices.on_demand_price("m7i.xlarge") * 730
+    expected = machine + 30 * 0.08 + 6 * 30 * 0.05 + 0.005 * 730 + 0.03
     assert holdings.total(found) == pytest.approx(expected)
     assert holdings.verdict(found, unreadable, ["eu-central-1"]) == (
-        "Left in eu-central-1 and billed: 10 of 20 things "
-        f"({expected:.2f} USD per month for 9, 1 running by the second)"
+        f"Left in eu-central-1 and billed: 10 of 20 things ({expected:.2f} USD per month for 10)"
     )
 
     destroyer = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None)
@@ -101,12 +105,62 @@ def test_everything_is_found_and_goes(cloud, client, clients, farm):
     assert holdings.Destroyer(clients, "studio", "eu-central-1").run() == []
 
 
+def test_what_runs_is_told_at_the_most_it_can_cost(cloud, client, clients, farm):
+    stock = client.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    spot = client.run_instances(
+        ImageId=stock,
+        InstanceType="c7i.4xlarge",
+        SubnetId=client.describe_subnets()["Subnets"][0]["SubnetId"],
+        MinCount=1,
+        MaxCount=1,
+        InstanceMarketOptions={"MarketType": "spot"},
+        TagSpecifications=tags("instance"),
+    )["Instances"][0]["InstanceId"]
+
+    def machines() -> dict[str, tuple[str, float | None]]:
+        found, unreadable = holdings.survey(clients, "studio", "eu-central-1")
+        assert unreadable == []
+        return {thing.id: (thing.detail, thing.usd_per_month) for thing in found if thing.kind == "instance"}
+
+    assert machines() == {
+        farm["machine"]: ("m7i.xlarge, running", prices.on_demand_price("m7i.xlarge") * 730),
+        spot: ("c7i.4xlarge, running, spot: at most", prices.on_demand_price("c7i.4xlarge") * 730),
+    }
+    cloud.deny("GetProducts", True)
+    assert [price for _, price in machines().values()] == [None, None]
+    found, _ = holdings.survey(clients, "studio", "eu-central-1")
+    assert "2 running at a price that is not known" in holdings.verdict(found, [], ["eu-central-1"])
+
+
+def test_snapshots_that_may_be_another_images_are_told_and_left(cloud, client, clients, farm):
+    """Fast Launch does not say of which image they are: without them "nothing is left" would be a guess."""
+    image = client.create_image(InstanceId=farm["machine"], Name="somebody-elses")["ImageId"]
+    client.describe_images(Owners=["self"])
+    client.enable_fast_launch(ImageId=image)
+    kind = "Fast Launch snapshot of this farm or of another image"
+    found, _ = holdings.survey(clients, "studio", "eu-central-1")
+    assert kinds(found)[kind] == 10 and "Fast Launch snapshot" not in kinds(found)
+    destroyer = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None)
+    assert not {thing.kind for thing in destroyer.planned()} & {kind}
+    destroyer.run()
+    found, unreadable = holdings.survey(clients, "studio", "eu-central-1")
+    assert unreadable == [] and set(kinds(found)) == {kind}
+    assert re.match(r"Nothing else is left .* 5 Fast Launch", holdings.verdict(found, unreadable, ["eu-central-1"]))
+
+
 def test_another_farm_is_left_alone(cloud, client, clients, farm):
     found, _ = holdings.survey(clients, "stud*", "eu-central-1")
-    assert found == []
+    assert set(kinds(found)) == {"Fast Launch snapshot of this farm or of another image"}
     cloud.calls.clear()
     assert holdings.Destroyer(clients, "other", "eu-central-1").run() == []
     assert [call.action for call in cloud.calls if call.mutating] == []
+
+
+def test_a_farm_whose_name_begins_with_this_ones_keeps_its_log_groups(cloud, clients):
+    cloud.region.log_groups.update({"/renderfarm/studio": 1, "/renderfarm/studio/nodes": 1, "/renderfarm/studio2": 1})
+    gone = holdings.Destroyer(clients, "studio", "eu-central-1", sleep=lambda seconds: None).run()
+    assert [thing.id for thing in gone] == ["/renderfarm/studio", "/renderfarm/studio/nodes"]
+    assert list(cloud.region.log_groups) == ["/renderfarm/studio2"]
 
 
 def test_a_kind_that_cannot_be_listed_is_never_nothing(cloud, clients):

@@ -52,6 +52,11 @@ def test_every_variable_bears_the_name_of_the_role(role: str) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
+def test_every_role_is_in_the_overview(role: str) -> None:
+    assert f"[{role}](../roles/{role}/README.md)" in (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("role", ROLES)
 def test_every_entry_point_is_a_file_of_tasks(role: str) -> None:
     tasks = ROOT / "roles" / role / "tasks"
     missing = [name for name in specification(role) if not (tasks / f"{name}.yml").exists()]

@@ -25,6 +25,8 @@ WISH = Wish(
     manager_type="m7i.xlarge",
     builder_type="m7i.xlarge",
     spot=True,
+    spot_percent=100,
+    max_price=None,
     on_demand_fallback=True,
     disk_gib=80,
     license_nodes=0,
@@ -123,10 +125,19 @@ def test_machines_that_run_count_against_the_quota_and_are_not_launched_again():
     assert "--desired-value 176" in more[0].remedy
 
 
-def test_other_machines_of_the_account_count_too():
-    known = facts(running=[Running("m5.xlarge", "on-demand", "")], quotas={"spot": 1000.0, "on-demand": 7.0})
-    known.vcpus = {**known.vcpus, "m5.xlarge": 4}
-    assert found(WISH, known, "fatal").keys() == {"quota on-demand"}
+@pytest.mark.parametrize(("on_demand", "severity"), [(68, "ok"), (67, "fatal")])
+def test_what_may_not_be_spot_counts_as_on_demand_from_the_start(on_demand, severity):
+    """Of 8 render nodes and 3 remote nodes 3 + 1 are on-demand: 4 * 16 and the manager's 4."""
+    wish = replace(WISH, nodes=8, remote_nodes=3, spot_percent=60)
+    known = facts(quotas={"spot": 112.0, "on-demand": float(on_demand)})
+    checks = {finding.check: finding for finding in preflight.quotas(wish, known)}
+    assert checks["quota on-demand"].severity == severity
+    assert checks["quota spot"].text == "112 vCPUs wished, 0 in use, 112 allowed"
+
+
+def test_machines_of_an_unknown_size_are_named_and_not_taken_for_none():
+    known = facts(running=[Running("m5.xlarge", "on-demand", "")])
+    assert "m5.xlarge" in found(WISH, known, "warning")["quota"].text
 
 
 @pytest.mark.parametrize(
@@ -159,7 +170,15 @@ def test_some_types_missing_is_a_warning_all_missing_is_fatal():
         ("10.0.0.0/24", "192.168.1.1", "eth0", True),
         ("10.0.0.64/26", "0.0.0.0", "docker0", True),
         ("10.0.0.0/8", "192.168.1.1", "eth0", False),  # wider: the farm's route wins
-        ("10.8.0.0/24", "10.8.0.1", "tun0", False),  # the controller is the workstation
+        # the controller is the workstation: the farm's tunnel and what is behind it
+        ("10.8.0.0/24", "0.0.0.0", "tun0", False),
+        ("10.8.0.1/32", "0.0.0.0", "ovpn-farm", False),
+        ("10.0.0.0/24", "10.8.0.2", "tun0", False),
+        ("10.9.0.0/24", "10.8.0.2", "tun0", False),
+        # the tunnel of a company
+        ("10.0.0.0/24", "10.200.0.1", "tun0", True),
+        ("10.0.0.0/24", "0.0.0.0", "tun0", True),
+        ("10.8.0.0/24", "0.0.0.0", "eth1", True),
         ("172.17.0.0/16", "0.0.0.0", "docker0", False),
     ],
 )
@@ -225,6 +244,61 @@ def test_price_names_what_a_node_costs_that_spot_cannot_give(fallback, said):
     assert ("on-demand up to 1.60, where spot is short" in text) is said
 
 
+def test_price_knows_what_may_not_be_spot():
+    text = found(replace(WISH, spot_percent=50), facts(), "ok")["price"].text
+    disks = 11 * 80 * prices.GP3_PER_GIB_MONTH / prices.HOURS_PER_MONTH
+    rest = 0.4 + 5 * 0.9 + disks + prices.PUBLIC_IPV4_PER_HOUR
+    assert text.startswith(f"{rest + 5 * 1.5:.2f} to {rest + 5 * 1.6:.2f} USD per hour")
+    assert "5 nodes spot 0.90 each (on-demand up to 1.60" in text and "5 nodes on-demand 1.50 to 1.60 each" in text
+
+
+POOLS = {
+    ("c7i.4xlarge", "eu-central-1a"): 0.5,
+    ("c6i.4xlarge", "eu-central-1b"): 0.9,
+    ("c6i.4xlarge", "eu-west-1a"): 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "fallback", "severity", "said"),
+    [
+        (0.5, False, "ok", "1 of 2 spot pools"),
+        (0.49, False, "fatal", "less than 0.5000"),
+        (0.49, True, "warning", "10 spot nodes would be bought on-demand, at up to 1.60 each"),
+    ],
+)
+def test_maximum_below_every_spot_price(limit, fallback, severity, said):
+    wish = replace(WISH, max_price=limit, on_demand_fallback=fallback)
+    assert said in found(wish, facts(spot_prices=POOLS), severity)["spot price"].text
+
+
+def test_maximum_is_of_no_concern_where_no_spot_node_is_launched():
+    low = replace(WISH, max_price=0.01, on_demand_fallback=False)
+    there = [Running("c7i.4xlarge", "spot", "render_node")] * 10
+    for wish, changes in (
+        (low, {"running": there}),
+        (replace(low, spot=False), {}),
+        (replace(low, spot_percent=0), {}),
+        (replace(low, purpose="bake"), {}),
+        (low, {"spot_prices": {}}),
+    ):
+        checks = {finding.check for finding in preflight.examine(wish, facts(**changes))}
+        assert "spot price" not in checks
+
+
+def test_price_with_a_maximum_is_that_of_the_pools_below_it():
+    def text(limit: float) -> str:
+        return found(replace(WISH, max_price=limit), facts(spot_prices=POOLS), "ok")["price"].text
+
+    assert "10 nodes spot 0.50 each" in text(0.6)
+    assert "10 nodes on-demand 1.50 to 1.60 each" in text(0.4)
+
+
+def test_quota_with_a_maximum_that_leaves_on_demand_only():
+    known = facts(spot_prices=POOLS, quotas={"spot": 0.0, "on-demand": 163.0})
+    assert found(replace(WISH, max_price=0.4), known, "fatal").keys() == {"quota on-demand"}
+
+
 def test_on_demand_price_from_the_price_list():
     def product(price: str, unit: str = "Hrs") -> str:
         dimension = {"unit": unit, "pricePerUnit": {"USD": price}}
@@ -265,7 +339,7 @@ class FakeClient:
             if isinstance(answer, Exception):
                 raise answer
             assert answer is not None, f"{operation} is not answered"
-            return answer
+            return answer(**parameters) if callable(answer) else answer
 
         return call
 
@@ -278,6 +352,16 @@ class FakeClient:
         return Paginator()
 
 
+def kinds_of(size: int) -> Any:
+    """DescribeInstanceTypes of a Region in which each type has ``size`` vCPUs: it answers for the types asked for."""
+
+    def answer(Filters: list[dict[str, Any]]) -> dict[str, Any]:
+        [wanted] = Filters
+        return {"InstanceTypes": [{"InstanceType": k, "VCpuInfo": {"DefaultVCpus": size}} for k in wanted["Values"]]}
+
+    return answer
+
+
 IMAGE = {
     "ImageId": "ami-1", "Name": "studio-1", "CreationDate": "2026-11-01T00:00:00.000Z", "State": "available",
     "BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 80, "SnapshotId": "snap-1"}}],
@@ -288,11 +372,7 @@ IMAGE = {
 def aws(denied: set[str] = frozenset(), **changes: Any) -> dict[str, FakeClient]:
     ec2: dict[str, Any] = {
         "DescribeInstances": {"Reservations": []},
-        "DescribeInstanceTypes": {
-            "InstanceTypes": [
-                {"InstanceType": kind, "VCpuInfo": {"DefaultVCpus": 16}} for kind in (*TYPES, "m7i.xlarge")
-            ]
-        },
+        "DescribeInstanceTypes": kinds_of(16),
         "DescribeInstanceTypeOfferings": {
             "InstanceTypeOfferings": [{"InstanceType": "c7i.4xlarge", "Location": "eu-central-1a"}]
         },
@@ -345,6 +425,40 @@ def test_addresses_are_those_in_the_farms_own_network():
     assert collect(aws(DescribeInstances={"Reservations": [{"Instances": machines}]})).addresses == ["10.0.0.7"]
 
 
+def running(kind: str, farm: str = "", identifier: str = "i-1") -> dict[str, Any]:
+    """An instance as DescribeInstances shows it; without ``farm`` it belongs to somebody else in the account."""
+    own = [{"Key": "renderfarm:farm", "Value": farm}] if farm else []
+    return {"InstanceId": identifier, "InstanceType": kind, "Tags": own}
+
+
+def test_other_machines_of_the_account_count_too():
+    """Also of types that the farm does not know: 16 for the manager, 16 for the other's m5.4xlarge, 31 allowed."""
+    clients = aws(DescribeInstances={"Reservations": [{"Instances": [running("m5.4xlarge"), running("g5.xlarge")]}]})
+    known = collect(clients)
+    known.quotas = {"spot": 1000.0, "on-demand": 31.0}
+    assert found(WISH, known, "fatal")["quota on-demand"].text == "16 vCPUs wished, 16 in use, 31 allowed"
+    asked = [given["Filters"][0]["Values"] for name, given in clients["ec2"].calls if name == "DescribeInstanceTypes"]
+    assert ["g5.xlarge", "m5.4xlarge"] in asked and len(asked) == 2
+
+
+def test_types_are_asked_for_once_when_nothing_else_runs():
+    clients = aws(DescribeInstances={"Reservations": [{"Instances": [running(TYPES[0], "studio")]}]})
+    collect(clients)
+    assert [name for name, _ in clients["ec2"].calls].count("DescribeInstanceTypes") == 1
+
+
+def test_dry_runs_leave_the_machines_of_another_farm_alone():
+    """A policy that names the farm refuses them for another farm's machine, and that says nothing about the own one."""
+    other, own = running(TYPES[0], "studio2", "i-2"), running(TYPES[0], "studio", "i-1")
+    assert (
+        "ec2:TerminateInstances"
+        not in collect(aws(DescribeInstances={"Reservations": [{"Instances": [other]}]})).permissions
+    )
+    clients = aws(DescribeInstances={"Reservations": [{"Instances": [other, own]}]})
+    collect(clients)
+    assert dict(clients["ec2"].calls)["TerminateInstances"]["InstanceIds"] == ["i-1"]
+
+
 def test_dry_runs_name_only_what_the_farm_has():
     clients = aws()
     tried = set(collect(clients).permissions)
@@ -358,6 +472,38 @@ def test_dry_runs_name_only_what_the_farm_has():
     given = dict(clients["ec2"].calls)
     assert given["RunInstances"]["SecurityGroupIds"] == ["sg-1"]
     assert given["CreateNetworkInterface"]["Groups"] == ["sg-1"]
+
+
+TEMPLATES = {"LaunchTemplates": [{"LaunchTemplateName": "studio-render-node"}]}
+
+
+def test_the_launch_is_tried_as_soon_as_there_is_a_template():
+    """With the request that the module ec2_fleet sends, in the farm's own subnet."""
+    before = collect(aws())
+    assert "ec2:CreateFleet" in before.untried and "ec2:CreateFleet" not in before.permissions
+    assert "ec2:CreateFleet" in found(WISH, before, "ok")["permissions"].text
+    clients = aws(DescribeLaunchTemplates=TEMPLATES)
+    known = collect(clients)
+    assert known.permissions["ec2:CreateFleet"] == known.permissions["ec2:DeleteLaunchTemplate"] == "allowed"
+    assert "ec2:CreateFleet" not in known.untried and "ec2:TerminateInstances" in known.untried
+    given = dict(clients["ec2"].calls)["CreateFleet"]
+    [configuration] = given["LaunchTemplateConfigs"]
+    assert configuration["LaunchTemplateSpecification"]["LaunchTemplateName"] == "studio-render-node"
+    assert configuration["Overrides"] == [{"InstanceType": TYPES[0], "SubnetId": "subnet-1"}]
+    assert given["Type"] == "instant" and given["DryRun"] and "ClientToken" not in given
+
+
+def test_what_ends_a_farm_is_tried_on_one_that_stands():
+    machine = {**running(TYPES[0], "studio"), "NetworkInterfaces": [{"NetworkInterfaceId": "eni-1"}]}
+    clients = aws(
+        denied={"DeleteNetworkInterface"},
+        DescribeInstances={"Reservations": [{"Instances": [machine]}]},
+        DescribeLaunchTemplates=TEMPLATES,
+    )
+    known = collect(clients)
+    assert known.permissions["ec2:TerminateInstances"] == "allowed"
+    assert known.permissions["ec2:DeleteNetworkInterface"] == "denied"
+    assert dict(clients["ec2"].calls)["ModifyNetworkInterfaceAttribute"]["NetworkInterfaceId"] == "eni-1"
 
 
 @pytest.mark.parametrize(
