@@ -84,11 +84,14 @@ def _described(ec2: Any, image_id: str) -> dict[str, Any] | None:
 
 
 def _progress(ec2: Any, image: Mapping[str, Any]) -> str:
-    """How far the copy is: ``45% of 80 GiB copied``."""
+    """How far the copy is: ``45% of 80 GiB copied``; or that it cannot be seen, which is no reason to end the wait."""
     names = snapshot_ids(image)
     if not names:
         return ""
-    found = ec2.describe_snapshots(SnapshotIds=names)["Snapshots"]
+    try:
+        found = ec2.describe_snapshots(SnapshotIds=names)["Snapshots"]
+    except Exception as error:  # a snapshot that EC2 does not show yet, the network: the image goes on all the same
+        return f"being copied, how far is not known ({error_code(error) or type(error).__name__})"
     size = sum(snapshot["VolumeSize"] for snapshot in found)
     shares = [float(str(snapshot.get("Progress") or "0").rstrip("%")) * snapshot["VolumeSize"] for snapshot in found]
     return f"{sum(shares) / size:.0f}% of {size} GiB copied" if size else ""

@@ -111,6 +111,23 @@ def test_wait_tells_each_new_stand_once():
     assert said == ["ami-1: 0% of 80 GiB copied, 0 min", "ami-1: 45% of 80 GiB copied, 0 min"]
 
 
+def test_wait_goes_on_when_it_cannot_be_seen_how_far_the_copy_is():
+    """A fresh snapshot is unknown at first (EC2 Developer Guide, "Eventual consistency in the Amazon EC2 API")."""
+    late = ClientError({"Error": {"Code": "InvalidSnapshot.NotFound", "Message": ""}}, "DescribeSnapshots")
+    half = {"Snapshots": [{"VolumeSize": 80, "Progress": "45%"}]}
+    ec2 = FakeEC2(
+        describe_images=[*({"Images": [image(1, "pending")]} for _ in range(3)), {"Images": [image(1)]}],
+        describe_snapshots=[late, OSError("the network"), half],
+    )
+    said: list[str] = []
+    images.wait(ec2, "ami-1", minutes=60, say=said.append, clock=lambda: 0.0, sleep=lambda seconds: None)
+    assert said == [
+        "ami-1: being copied, how far is not known (InvalidSnapshot.NotFound), 0 min",
+        "ami-1: being copied, how far is not known (OSError), 0 min",
+        "ami-1: 45% of 80 GiB copied, 0 min",
+    ]
+
+
 def test_wait_ends_with_the_reason():
     failed = {**image(1, "failed"), "StateReason": {"Message": "Internal error"}}
     with pytest.raises(images.ImageError, match="Internal error"):

@@ -6,7 +6,7 @@ The actions run as in a bake, against the simulated region, where the right is m
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ SESSION = Session()
 class Account:
     """A region with one builder that runs, and the steps of a bake in it."""
 
-    def __init__(self, cloud: Cloud, ec2: Any, state: Path) -> None:
-        self.cloud, self.ec2, self.state = cloud, ec2, state
+    def __init__(self, cloud: Cloud, ec2: Any, state: Path, wait: Callable[[float], None]) -> None:
+        self.cloud, self.ec2, self.state, self.wait = cloud, ec2, state, wait
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
         subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="eu-central-1a")
         self.stock = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
@@ -103,7 +103,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
         )
         monkeypatch.setattr(bake_guard, "make_client", lambda region: ec2)
         try:
-            made = Account(cloud, ec2, tmp_path)
+            made = Account(cloud, ec2, tmp_path, wait)
             wait(5)
             yield made
         finally:
@@ -133,7 +133,23 @@ def test_image_that_may_not_be_made_leaves_nothing(account: Account, action: str
     assert account.left() == set()
 
 
-@pytest.mark.parametrize("action", ["DescribeInstances", "DescribeImages", "DescribeSnapshots"])
+def test_image_is_made_although_its_snapshots_cannot_be_seen(account: Account) -> None:
+    account.cloud.deny("DescribeSnapshots", True)
+    made, error = account.make_image()
+    assert (len(made["snapshots"]), error) == (1, "")
+    _, error = account.end()
+    told(error, "DescribeSnapshots")
+    goes_when_it_is_allowed_again(account, "DescribeSnapshots")
+
+
+def test_image_is_made_while_ec2_does_not_know_it_yet(account: Account) -> None:
+    account.wait(120)  # the builder is an hour old
+    account.cloud.unknown_for(120)
+    made, error = account.make_image()
+    assert (len(made["snapshots"]), error) == (1, "")
+
+
+@pytest.mark.parametrize("action", ["DescribeInstances", "DescribeImages"])
 def test_what_cannot_be_seen_is_not_called_gone(account: Account, action: str) -> None:
     """These reads are needed for the image and for the end: what the guard cannot see, it cannot end."""
     account.cloud.deny(action, True)
