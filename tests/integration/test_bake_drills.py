@@ -320,6 +320,14 @@ def test_bake_that_fails_goes_on_with_the_same_builder(farm: Rehearsal) -> None:
     assert left(farm) == {}
 
 
+def test_builder_that_was_stopped_for_its_image_is_not_kept(farm: Rehearsal) -> None:
+    """Neither is it said that it is: nothing would end it."""
+    with denied(farm, "CreateImage"), pytest.raises(ProofError, match=r"(?s)ec2:CreateImage") as error:
+        bake(farm, resume=True, force=True, smoke=False)
+    assert "still runs and costs" not in " ".join(str(error.value).split())
+    assert until(lambda: left(farm) == {}, 30), left(farm)
+
+
 # --------------------------------------------------------------------------------------------------- again and again
 
 

@@ -58,9 +58,9 @@ class Account:
         task = {"instance_id": self.builder, "name": name, "description": "", "tags": tags, "minutes": minutes}
         return self.do(ec2_image.ActionModule, **{"fast_launch": 0, "manifest": None, **task, **options})
 
-    def end(self) -> tuple[dict[str, Any], str]:
+    def end(self, *, keep_builder: bool = False) -> tuple[dict[str, Any], str]:
         task = {"bake": "studio-1", "farm": "studio", "state": "ended", "state_dir": str(self.state)}
-        return self.do(guarding.ActionModule, **task, keep_builder=False, hours=6)
+        return self.do(guarding.ActionModule, **task, keep_builder=keep_builder, hours=6)
 
     def keep(self, number: int) -> tuple[dict[str, Any], str]:
         return self.do(ec2_image_keep.ActionModule, farm="studio", keep=number)
@@ -147,6 +147,17 @@ def test_image_is_made_while_ec2_does_not_know_it_yet(account: Account) -> None:
     account.cloud.unknown_for(120)
     made, error = account.make_image()
     assert (len(made["snapshots"]), error) == (1, "")
+
+
+def test_builder_that_may_be_kept_is_not_when_it_was_stopped_for_the_image(account: Account) -> None:
+    assert account.end(keep_builder=True)[0]["kept"] == [account.builder]
+    account.cloud.deny("CreateImage", True)
+    account.make_image()
+    assert account.end(keep_builder=True) == (
+        {"changed": True, "ended": [f"builder {account.builder}"], "kept": []},
+        "",
+    )
+    assert account.left() == set()
 
 
 @pytest.mark.parametrize("action", ["DescribeInstances", "DescribeImages"])
