@@ -374,7 +374,12 @@ def test_image_in_use_stays(farm: Rehearsal) -> None:
 
 
 def test_fast_launch_goes_with_its_image(farm: Rehearsal) -> None:
-    bake(farm, force=True, base="last", keep=1, version="fast", smoke=False, sysprep=True, fast_launch=6)
+    fast = {"base": "last", "keep": 1, "smoke": False, "sysprep": True, "fast_launch": 6}
+    with denied(farm, "EnableFastLaunch"):
+        text = said(bake(farm, force=True, version="fast", **fast))
+    assert "is good, but Fast Launch does not prepare its first boots" in text and "Image studio-fast" in text
+    step = bake(farm, **fast)
+    assert "Nothing to bake" in said(step) and step.changes == ["ec2:EnableFastLaunch"]
     host = json.loads((farm.folder / f"images/{images(farm)[-1]['ImageId']}/host.json").read_text())
     assert host["generalized"]
     assert len(farm.aws("ec2", "describe-fast-launch-images")["FastLaunchImages"]) == 1
