@@ -268,6 +268,27 @@ def test_killed_bake_leaves_nothing(farm: Rehearsal, sign: signal.Signals, momen
     assert len(images(farm)) <= len(whole) + 1  # it may have become whole just then
 
 
+def test_farmnode_that_does_not_boot_makes_no_image(farm: Rehearsal) -> None:
+    """Each node of such an image would end itself."""
+    before = images(farm)
+    process, log = start_bake(farm, {"ami_bake_smoke": True})
+    try:
+        assert comes_to(process, log, "Download Backburner")
+        (running,) = left(farm)["instances"]
+        [builder] = [machine for machine in farm.machines() if machine["instance_id"] == running]
+        boot = Path(builder["c"]) / "RenderFarm/farmnode/boot.py"
+        boot.write_text(boot.read_text("utf-8").replace("def _services(", "def _services_that_is_gone("), "utf-8")
+        process.wait(timeout=600)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    text = " ".join(log.read_text().split())
+    assert process.returncode != 0 and "No image was made" in text
+    assert "a node does not boot: unexpected" in text and "_services" in text
+    assert images(farm) == before
+    assert until(lambda: left(farm) == {} and bakers(farm) == [], 60), left(farm)
+
+
 def comes_to(process: subprocess.Popen[bytes], log: Path, moment: str) -> bool:
     """Wait until the task begins; false when the bake ended before."""
     pattern = re.compile(rf"^TASK \[.*{moment}\]", re.MULTILINE)
