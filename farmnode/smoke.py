@@ -1,8 +1,11 @@
-r"""The proof, on the builder, that what the image is made of works: a manager, a server, and a job that writes frames.
+r"""The proof, on the builder, that what the image is made of works: a manager, a node's boot, a job that writes frames.
 
-Both Backburner services run for seconds on this one machine, `cmdjob.exe` (Backburner's command-line submitter) sends
-a job, and its tasks must leave their files.  Afterwards everything is as it was: Backburner's folder, its services,
-farmnode's memory.  The job runs as the account of the service, so its folder, unlike farmnode's, lets every user write.
+Both Backburner services run for seconds on this one machine.  `farmnode.boot` makes it a render node of itself,
+`cmdjob.exe` (Backburner's command-line submitter) sends a job, and its tasks must leave their files.  Afterwards
+everything is as it was: Backburner's folder, its services, farmnode's memory.  The job runs as the account of the
+service, so its folder, unlike farmnode's, lets every user write.
+
+What a boot cannot do here: set routes, for the manager is on this machine, and map the share, for there is none.
 
 Options of cmdjob.exe: Autodesk Backburner, "Command-line job submission" (``CMDJOB`` without arguments lists them).
 """
@@ -10,17 +13,22 @@ Options of cmdjob.exe: Autodesk Backburner, "Command-line job submission" (``CMD
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from farmnode import backburner_xml, converge, files, manager, paths, services
-from farmnode.converge import Desired
+from farmnode import backburner_xml, farm, files, manager, paths, services
+from farmnode.boot import Boot
 from farmnode.errors import FarmNodeError, writing_failed
 from farmnode.machine import Machine
+from farmnode.metadata import Instance, MetadataClient
+from farmnode.report import Serial
 from farmnode.seal import seal
+from farmnode.state import State
 
 _CMDJOB: Final = ("Autodesk", "Backburner", "cmdjob.exe")
 _PYTHON: Final = r"C:\RenderFarm\python\python.exe"
@@ -32,19 +40,17 @@ _RIGHTS: Final = ("*S-1-5-18:(OI)(CI)F", "*S-1-5-32-544:(OI)(CI)F", "*S-1-5-32-5
 
 
 def smoke(machine: Machine) -> dict[str, Any]:
-    """Run the probe job; FarmNodeError says which step failed. Seals the machine first."""
+    """Boot as a node, run the probe job; FarmNodeError says which step failed. Seals the machine first."""
     path = seal(machine)["path"]
     began = machine.clock.monotonic()
     frames = machine.folder / "smoke"
     with _put_back(machine, paths.real(path).parent), _scratch(frames, machine):
-        own = machine.metadata.instance()
-        converge.apply(Desired(manager=_THIS, identity=own.identity), machine)
         machine.services.start(services.MANAGER)
-        _reach(machine, lambda: manager.listens(_THIS, manager.PORT), "the manager takes no connection on port 3234")
-        machine.services.start(services.SERVER)
-        _reach(
-            machine, lambda: _registered(machine, own.identity.handle), "the server does not register at the manager"
-        )
+        event = Boot(_Node(machine, frames)).run()
+        if event["event"] != "ready":
+            raise FarmNodeError(
+                "smoke", f"a node does not boot: {event['code']} in phase {event['phase']}: {event['reason']}"
+            )
         _submit(frames)
         _reach(
             machine,
@@ -65,9 +71,48 @@ def write_frame(folder: str, number: str, computer: str) -> dict[str, Any]:
     return {"changed": True, "path": paths.shown(path)}
 
 
-def _registered(machine: Machine, handle: str) -> bool:
-    listed = manager.servers(_THIS, manager.PORT, machine.clock)
-    return any(server.handle == handle and server.state != manager.ABSENT for server in listed)
+class _Node(Machine):
+    """The builder as a render node whose manager it is itself. It tells nobody, and stays on when the boot fails."""
+
+    def __init__(self, builder: Machine, memory: Path) -> None:
+        """``memory`` is for what the boot remembers, so that who runs on the builder meanwhile does not read it."""
+        told = _Told(builder)
+        super().__init__(programs=builder.programs, clock=builder.clock, metadata=told, folder=builder.folder)
+        self.state = State(memory, builder.clock)
+        files.write(self.state.image_path, builder.state.image_path.read_bytes())
+        self.serial = _Silent(self.folder, self.programs, self.log, self.clock)
+
+    def shut_down(self) -> None:
+        self.log.info("smoke: a node would end itself now")
+
+
+class _Told(MetadataClient):
+    """The builder's own metadata, with what a render node is told."""
+
+    def __init__(self, builder: Machine) -> None:
+        super().__init__(builder.clock)
+        own = builder.metadata.instance()
+        known = farm.parse_user_data(own.user_data)
+        part = {
+            "version": 1,
+            "farm": known.name if known else "smoke",
+            "role": "render_node",
+            "manager": _THIS,
+            "manager_port": manager.PORT,
+            "networks": {name: str(network) for name, network in known.networks.items()} if known else {},
+            "limits": {"manager": _LIMIT, "registration": _LIMIT},
+        }
+        self._own = replace(own, user_data=f"<farm>{json.dumps(part)}</farm>".encode())
+
+    def instance(self) -> Instance:
+        return self._own
+
+
+class _Silent(Serial):
+    """Who waits on the builder's console waits for no node."""
+
+    def say(self, event: dict[str, Any]) -> None:
+        pass
 
 
 def _reach(machine: Machine, reached: Callable[[], bool], problem: str) -> None:

@@ -104,7 +104,7 @@ async def _answer_lost(context: Context, arguments: Sequence[str]) -> str:
 async def _consistency(context: Context, arguments: Sequence[str]) -> str:
     seconds = _number(arguments[0], "SECONDS")
     context.cloud.unknown_for(seconds)
-    return f"new instances become known one after the other within {seconds:g} s"
+    return f"new instances, images and snapshots become known one after the other within {seconds:g} s"
 
 
 async def _deny(context: Context, arguments: Sequence[str]) -> str:
@@ -266,7 +266,7 @@ FAULTS = {
         Fault("boot-failure", ("MACHINE",), "the machine's next boot fails", _boot_failure),
         Fault("capacity", ("TYPE", "ZONE", "N"), "room for N instances of a type (or *) in a zone (or *)", _capacity),
         Fault("clock-off", ("MACHINE", "SECONDS"), "from its next boot on the machine's clock is wrong", _clock_off),
-        Fault("consistency", ("SECONDS",), "new instances are unknown to the API at first", _consistency),
+        Fault("consistency", ("SECONDS",), "what is new is unknown to the API at first", _consistency),
         Fault("corrupt-xml", ("MACHINE",), "backburner.xml is cut in its middle", _corrupt_xml),
         Fault("deny", ("ACTION", "on|off"), "the caller lacks the permission for an action", _deny),
         Fault("disk-full", ("MACHINE",), "no space is left on C:", _disk_full),

@@ -54,7 +54,7 @@ class ActionModule(Ec2Action):
         adopted: dict[str, str] = {}
         bakes = {record.bake for record in own}
         for builder in self._builders(ec2, options["farm"]):
-            adoptable = not adopted and builder["State"]["Name"] in ("pending", "running")
+            adoptable = not adopted and builder["State"]["Name"] in bake_guard.GOES_ON
             if bake_guard.tag(builder, bake_guard.TAG_BAKE) in bakes and options["keep_builder"] and adoptable:
                 adopted = {"name": bake_guard.tag(builder, "Name"), "instance_id": builder["InstanceId"]}
             elif bake_guard.tag(builder, bake_guard.TAG_BAKE) in bakes or _too_old(builder, options["hours"]):
@@ -113,7 +113,8 @@ class ActionModule(Ec2Action):
             bake_guard.forget(state, options["bake"])
             return {"changed": bool(ended), "ended": ended, "kept": []}
         by_bake = [{"Name": f"tag:{bake_guard.TAG_BAKE}", "Values": [options["bake"]]}]
-        kept = [builder["InstanceId"] for builder in bake_guard.instances(ec2, by_bake)]
+        alive = bake_guard.instances(ec2, by_bake)
+        kept = [builder["InstanceId"] for builder in alive if builder["State"]["Name"] in bake_guard.GOES_ON]
         for record in records:
             bake_guard.write(replace(record, keep_builder=True, ended=True), state)
         return {"changed": bool(ended), "ended": ended, "kept": kept}

@@ -26,7 +26,6 @@ class ActionModule(Ec2Action):
         "tags": {"type": "dict", "required": True},
         "region": {"type": "str", "required": True},
         "minutes": {"type": "int", "default": 60},
-        "fast_launch": {"type": "int", "default": 0},
         "manifest": {"type": "dict"},
         "manifest_dir": {"type": "path"},
     }
@@ -44,8 +43,6 @@ class ActionModule(Ec2Action):
                 TagSpecifications=images.specifications(options["tags"]),
             )["ImageId"]
             image = images.wait(ec2, image_id, minutes=options["minutes"], say=Display().display)
-            if options["fast_launch"]:
-                images.enable_fast_launch(ec2, image_id, options["fast_launch"])
         except images.ImageError as error:
             raise AnsibleActionFail(str(error)) from error
         if options["manifest"] is not None:

@@ -32,6 +32,9 @@ TAG_BAKE = "renderfarm:bake"
 TAG_FARM = "renderfarm:farm"
 TAG_ROLE = "renderfarm:role"
 ALIVE = ["pending", "running", "stopping", "stopped"]
+# A builder is stopped for its image only. It cannot be gone on with then: WinRM is off, and the next start is a clone's
+# first. It would not end itself either, because its deadline is a shutdown that Windows has planned and a stop undoes.
+GOES_ON = ("pending", "running")
 # A task that was under way when ansible-playbook was killed may still launch or make something, and EC2 shows it late.
 QUIET_SECONDS = 20.0
 LONGEST_SECONDS = 3600.0
@@ -123,7 +126,8 @@ class Unended(Exception):
 def clean(ec2: Any, bake: str, *, keep_builder: bool) -> list[str]:
     """One pass: terminate the bake's builder, delete its unfinished image and snapshots. What was ended, in words.
 
-    An image that is available is whole, and stays. Unended: some of it was not possible; the rest was done.
+    An image that is available is whole, and stays. ``keep_builder`` keeps a builder that can be gone on with. Unended:
+    some of it was not possible; the rest was done.
     """
     by_bake = [{"Name": f"tag:{TAG_BAKE}", "Values": [bake]}]
     ended: list[str] = []
@@ -136,8 +140,8 @@ def clean(ec2: Any, bake: str, *, keep_builder: bool) -> list[str]:
             problems.append((doing, error))
             return None
 
-    if not keep_builder:
-        for builder in attempt("look for its builder", lambda: instances(ec2, by_bake)) or ():
+    for builder in attempt("look for its builder", lambda: instances(ec2, by_bake)) or ():
+        if not (keep_builder and builder["State"]["Name"] in GOES_ON):
             name = f"builder {builder['InstanceId']}"
             terminate = partial(ec2.terminate_instances, InstanceIds=[builder["InstanceId"]])
             if attempt(f"terminate the {name}", terminate) is not None:
@@ -264,7 +268,7 @@ def main(state: Path, bake: str) -> int:
         say("gave up after an hour; the next bake-ami.yml cleans up, the builder ends itself at its deadline")
         return 1
     if record.keep_builder:
-        say("kept the builder, as ami_bake_resume wishes; the next bake goes on with it or ends it")
+        say("kept a builder that runs, as ami_bake_resume wishes; the next bake goes on with it or ends it")
     else:
         path.unlink(missing_ok=True)
         say("nothing is left")

@@ -84,11 +84,14 @@ def _described(ec2: Any, image_id: str) -> dict[str, Any] | None:
 
 
 def _progress(ec2: Any, image: Mapping[str, Any]) -> str:
-    """How far the copy is: ``45% of 80 GiB copied``."""
+    """How far the copy is: ``45% of 80 GiB copied``; or that it cannot be seen, which is no reason to end the wait."""
     names = snapshot_ids(image)
     if not names:
         return ""
-    found = ec2.describe_snapshots(SnapshotIds=names)["Snapshots"]
+    try:
+        found = ec2.describe_snapshots(SnapshotIds=names)["Snapshots"]
+    except Exception as error:  # a snapshot that EC2 does not show yet, the network: the image goes on all the same
+        return f"being copied, how far is not known ({error_code(error) or type(error).__name__})"
     size = sum(snapshot["VolumeSize"] for snapshot in found)
     shares = [float(str(snapshot.get("Progress") or "0").rstrip("%")) * snapshot["VolumeSize"] for snapshot in found]
     return f"{sum(shares) / size:.0f}% of {size} GiB copied" if size else ""
@@ -159,9 +162,38 @@ def remove(ec2: Any, image: Mapping[str, Any]) -> list[str]:
     return [f"image {image['Name']} ({image_id})", *deleted]
 
 
-def enable_fast_launch(ec2: Any, image_id: str, snapshots: int) -> None:
-    """Have EC2 prepare ``snapshots`` first boots. MaxParallelLaunches is at least 6 (EC2 API Reference)."""
+def fast_launch(ec2: Any, image_id: str) -> dict[str, Any]:
+    """What EC2 says of the image's Fast Launch; nothing when it is off."""
+    found: list[dict[str, Any]] = ec2.describe_fast_launch_images(ImageIds=[image_id])["FastLaunchImages"]
+    return found[0] if found else {}
+
+
+def fast_launch_failure(found: Mapping[str, Any]) -> str:
+    """Why turning it on (or off) failed; empty when it did not.
+
+    States are enabling, enabling-failed, enabled, enabled-failed, disabling, disabling-failed (EC2 API Reference,
+    DescribeFastLaunchImagesSuccessItem).
+    """
+    if not str(found.get("State", "")).endswith("-failed"):
+        return ""
+    return str(found.get("StateTransitionReason") or "EC2 does not say why")
+
+
+def prepared(found: Mapping[str, Any]) -> int:
+    """How many first boots EC2 keeps ready, or is about to."""
+    if not str(found.get("State", "")).startswith("enabl"):
+        return 0
+    return int(found.get("SnapshotConfiguration", {}).get("TargetResourceCount", 0))
+
+
+def enable_fast_launch(ec2: Any, image_id: str, snapshots: int, template: str = "") -> None:
+    """Have EC2 prepare ``snapshots`` first boots, with the launch template of this name when there is one.
+
+    MaxParallelLaunches is at least 6 (EC2 API Reference, EnableFastLaunch).
+    """
+    given = {"LaunchTemplate": {"LaunchTemplateName": template, "Version": "$Default"}} if template else {}
     ec2.enable_fast_launch(
+        **given,
         ImageId=image_id,
         ResourceType="snapshot",
         SnapshotConfiguration={"TargetResourceCount": snapshots},
@@ -173,8 +205,7 @@ def _disable_fast_launch(ec2: Any, image_id: str, sleep: Callable[[float], None]
     """Wait until EC2 has removed the snapshots that it prepared: after the image is gone nobody removes them."""
     begun = False
     for _ in range(int(STOP_SECONDS / POLL_SECONDS)):
-        found = ec2.describe_fast_launch_images(ImageIds=[image_id])["FastLaunchImages"]
-        if not found:
+        if not fast_launch(ec2, image_id):
             return
         if not begun:
             ec2.disable_fast_launch(ImageId=image_id)

@@ -219,7 +219,11 @@ class Cloud:
             self._limits.start(level)
 
     def unknown_for(self, seconds: float) -> None:
-        """New instances become known to Describe calls and by their ids one after the other within ``seconds``."""
+        """New instances, images and snapshots become known one after the other within ``seconds``.
+
+        Until then Describe calls do not list them. No call finds an instance by its id, and those that describe images
+        and snapshots do not find these.
+        """
         with self.region.lock:
             self.region.unknown_seconds = seconds
 

@@ -162,10 +162,11 @@ SNAPSHOT_FILTERS: Extractors[Snapshot] = {
 @action("DescribeSnapshots", optional=("SnapshotIds", "OwnerIds", "Filters", "MaxResults", "NextToken"))
 def describe_snapshots(region: Region, params: Params) -> Params:
     wanted = params.get("SnapshotIds", [])
-    absent = [name for name in wanted if name not in region.snapshots]
+    known = region.known_snapshots()
+    absent = [name for name in wanted if name not in known]
     if absent:
         raise unknown("snap", *absent)
-    items = [region.snapshots[name] for name in wanted] if wanted else list(region.snapshots.values())
+    items = [known[name] for name in wanted] if wanted else list(known.values())
     owners = {region.settings.account if owner == "self" else owner for owner in params.get("OwnerIds", [])}
     if owners:
         items = [item for item in items if item.owner in owners]

@@ -276,10 +276,11 @@ IMAGE_FILTERS: Extractors[Image] = {
 )
 def describe_images(region: Region, params: Params) -> Params:
     wanted = params.get("ImageIds", [])
-    absent = [name for name in wanted if name not in region.images]
+    known = region.known_images()
+    absent = [name for name in wanted if name not in known]
     if absent:
         raise unknown("ami", *absent)
-    items = [region.images[name] for name in wanted] if wanted else list(region.images.values())
+    items = [known[name] for name in wanted] if wanted else list(known.values())
     owners = {region.settings.account if owner == "self" else owner for owner in params.get("Owners", [])}
     if owners:
         items = [item for item in items if item.owner in owners or item.owner_alias in owners]

@@ -58,7 +58,8 @@ class Region:
         """What is in S3, by bucket and key."""
         self.vcpu_quotas = dict.fromkeys(("L-34B43A08", "L-1216C47A"), settings.vcpu_quota)
         self.denied: set[str] = set()  # actions that the caller lacks the permission for
-        self.unknown_seconds = 0.0  # how long a new instance may be unknown (eventual consistency)
+        # How long a new instance, image or snapshot may be unknown (eventual consistency).
+        self.unknown_seconds = 0.0
         self.capacity: dict[tuple[str, str, Lifecycle | None], int] = {
             (kind, zone, None): number for (kind, zone), number in settings.capacity.items()
         }
@@ -123,13 +124,25 @@ class Region:
             raise unknown("i", *absent)
         return [self.instances[name] for name in names]
 
-    def known(self, instance: Instance) -> bool:
-        """Whether the API knows the instance yet: of a fleet, one is known earlier than another.
+    def shown(self, identifier: str, made: float) -> bool:
+        """Whether the API knows yet what was made then: of a fleet, one is known earlier than another.
 
         EC2 Developer Guide, "Ensuring idempotency" and "Eventual consistency in the Amazon EC2 API".
         """
-        part = (int(instance.id[-2:], 16) + 1) / 256
-        return instance.boots > 1 or self.now() - instance.launch_time >= self.unknown_seconds * part
+        part = (int(identifier[-2:], 16) + 1) / 256
+        return self.now() - made >= self.unknown_seconds * part
+
+    def known(self, instance: Instance) -> bool:
+        """Whether the API knows the instance yet."""
+        return instance.boots > 1 or self.shown(instance.id, instance.launch_time)
+
+    def known_images(self) -> dict[str, Image]:
+        """The images that the API knows yet."""
+        return {name: item for name, item in self.images.items() if self.shown(name, item.create_time)}
+
+    def known_snapshots(self) -> dict[str, Snapshot]:
+        """The snapshots that the API knows yet."""
+        return {name: item for name, item in self.snapshots.items() if self.shown(name, item.start_time)}
 
     def known_instances(self, identifiers: Iterable[str]) -> list[Instance]:
         """All of them, or InvalidInstanceID.NotFound for those that the API does not know (yet)."""

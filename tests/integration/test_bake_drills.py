@@ -268,6 +268,27 @@ def test_killed_bake_leaves_nothing(farm: Rehearsal, sign: signal.Signals, momen
     assert len(images(farm)) <= len(whole) + 1  # it may have become whole just then
 
 
+def test_farmnode_that_does_not_boot_makes_no_image(farm: Rehearsal) -> None:
+    """Each node of such an image would end itself."""
+    before = images(farm)
+    process, log = start_bake(farm, {"ami_bake_smoke": True})
+    try:
+        assert comes_to(process, log, "Download Backburner")
+        (running,) = left(farm)["instances"]
+        [builder] = [machine for machine in farm.machines() if machine["instance_id"] == running]
+        boot = Path(builder["c"]) / "RenderFarm/farmnode/boot.py"
+        boot.write_text(boot.read_text("utf-8").replace("def _services(", "def _services_that_is_gone("), "utf-8")
+        process.wait(timeout=600)
+    finally:
+        if process.poll() is None:
+            process.kill()
+    text = " ".join(log.read_text().split())
+    assert process.returncode != 0 and "No image was made" in text
+    assert "a node does not boot: unexpected" in text and "_services" in text
+    assert images(farm) == before
+    assert until(lambda: left(farm) == {} and bakers(farm) == [], 60), left(farm)
+
+
 def comes_to(process: subprocess.Popen[bytes], log: Path, moment: str) -> bool:
     """Wait until the task begins; false when the bake ended before."""
     pattern = re.compile(rf"^TASK \[.*{moment}\]", re.MULTILINE)
@@ -320,6 +341,14 @@ def test_bake_that_fails_goes_on_with_the_same_builder(farm: Rehearsal) -> None:
     assert left(farm) == {}
 
 
+def test_builder_that_was_stopped_for_its_image_is_not_kept(farm: Rehearsal) -> None:
+    """Neither is it said that it is: nothing would end it."""
+    with denied(farm, "CreateImage"), pytest.raises(ProofError, match=r"(?s)ec2:CreateImage") as error:
+        bake(farm, resume=True, force=True, smoke=False)
+    assert "still runs and costs" not in " ".join(str(error.value).split())
+    assert until(lambda: left(farm) == {}, 30), left(farm)
+
+
 # --------------------------------------------------------------------------------------------------- again and again
 
 
@@ -366,7 +395,12 @@ def test_image_in_use_stays(farm: Rehearsal) -> None:
 
 
 def test_fast_launch_goes_with_its_image(farm: Rehearsal) -> None:
-    bake(farm, force=True, base="last", keep=1, version="fast", smoke=False, sysprep=True, fast_launch=6)
+    fast = {"base": "last", "keep": 1, "smoke": False, "sysprep": True, "fast_launch": 6}
+    with denied(farm, "EnableFastLaunch"):
+        text = said(bake(farm, force=True, version="fast", **fast))
+    assert "is good, but Fast Launch does not prepare its first boots" in text and "Image studio-fast" in text
+    step = bake(farm, **fast)
+    assert "Nothing to bake" in said(step) and step.changes == ["ec2:EnableFastLaunch"]
     host = json.loads((farm.folder / f"images/{images(farm)[-1]['ImageId']}/host.json").read_text())
     assert host["generalized"]
     assert len(farm.aws("ec2", "describe-fast-launch-images")["FastLaunchImages"]) == 1

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from farmnode_fakes import BUILDER, Bench, instance
+from farmnode_fakes import BUILDER, FARM, Bench, instance
 
 from farmnode import manager, smoke
+from farmnode.boot import Boot
 from farmnode.errors import FarmNodeError
 from farmnode.manager import Server
 from farmnode.services import MANAGER, SERVER
@@ -77,8 +78,41 @@ def test_failure_is_told_and_all_is_put_back(
 
 def test_server_that_does_not_register(builder: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "servers", lambda address, port, clock: [Server(BUILDER.handle, "absent", "x")])
-    with pytest.raises(FarmNodeError, match="does not register"):
+    with pytest.raises(FarmNodeError, match=r"not_registered in phase registration: .*lists it as absent"):
         smoke.smoke(builder.machine)
+
+
+PHASES = ("metadata", "role", "identity", "routes", "drives", "manager", "services", "registration")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_boot_that_is_broken_is_found_and_all_is_put_back(
+    builder: Bench, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    """Each phase of a node's boot runs here; the builder neither says that it failed nor ends."""
+
+    def broken(self: Boot) -> str:
+        raise AttributeError("a name that is not there")
+
+    monkeypatch.setattr(Boot, f"_{phase}", broken)
+    text = builder.file.read_bytes()
+    with pytest.raises(FarmNodeError, match=f"unexpected in phase {phase}: AttributeError: a name that is not there"):
+        smoke.smoke(builder.machine)
+    assert builder.file.read_bytes() == text
+    assert {builder.windows.services[name].state for name in (MANAGER, SERVER)} == {1}
+    assert builder.windows.serial == [] and builder.windows.called("shutdown.exe") == []
+    assert not builder.machine.state.path.exists()
+
+
+def test_boot_is_told_the_networks_of_the_builder_and_sets_no_route(
+    builder: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(smoke.subprocess, "run", cmdjob(2))
+    builder.metadata.answer = instance(FARM % ("builder", ""), tag="builder", identity=BUILDER)
+    smoke.smoke(builder.machine)
+    log = (builder.machine.folder / "farmnode.log").read_text("utf-8")
+    assert "phase routes skipped" in log and "phase registration done" in log
+    assert builder.windows.active == builder.windows.persistent == set()
 
 
 def test_frame_needs_a_number(builder: Bench) -> None:

@@ -21,13 +21,14 @@ class FakeEC2:
 
     def __init__(self, instances: list[str], images: dict[str, str], snapshots: tuple[str, ...] = ()) -> None:
         self.alive, self.images = instances, images
+        self.state = "running"
         self.snapshots = [*snapshots, *(self._snapshot(name) for name in images)]
         self.log: list[str] = []
 
     def get_paginator(self, method: str) -> Any:
         class Paginator:
             def paginate(inner, **parameters: Any) -> list[Any]:
-                found = [{"InstanceId": name} for name in self.alive]
+                found = [{"InstanceId": name, "State": {"Name": self.state}} for name in self.alive]
                 return [{"Reservations": [{"Instances": found}]}]
 
         assert method == "describe_instances"
@@ -99,6 +100,14 @@ def test_builder_is_kept_on_demand_its_unfinished_image_is_not():
     ec2 = FakeEC2(["i-1"], {"ami-1": "pending"})
     assert bake_guard.clean(ec2, "studio-1", keep_builder=True) == ["unfinished image ami-1"]
     assert ec2.alive == ["i-1"]
+
+
+@pytest.mark.parametrize("state", ["stopping", "stopped"])
+def test_builder_that_was_stopped_for_its_image_is_never_kept(state):
+    """Nothing would end it: its deadline went with the stop."""
+    ec2 = FakeEC2(["i-1"], {"ami-1": "failed"})
+    ec2.state = state
+    assert bake_guard.clean(ec2, "studio-1", keep_builder=True) == ["builder i-1", "unfinished image ami-1"]
 
 
 class Time:

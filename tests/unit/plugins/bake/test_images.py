@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from ansible_collections.renderfarm.cloud.plugins.action import ec2_fast_launch
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import image_contents, images
 from botocore.exceptions import ClientError
 
@@ -98,6 +99,43 @@ def test_image_goes_with_its_snapshots_and_its_fast_launch(monkeypatch):
     assert ec2.calls[-1] == ("deregister_image", {"ImageId": "ami-1", "DeleteAssociatedSnapshots": True})
 
 
+def fast_launch(ec2: FakeEC2, template: str = "") -> dict[str, Any]:
+    action = ec2_fast_launch.ActionModule.__new__(ec2_fast_launch.ActionModule)
+    return action.act(ec2, {"image_id": "ami-1", "snapshots": 6, "launch_template": template, "region": "r"})
+
+
+def fast_launch_in(state: str, reason: str = "", count: int = 6) -> dict[str, Any]:
+    found = {"State": state, "StateTransitionReason": reason, "SnapshotConfiguration": {"TargetResourceCount": count}}
+    return {"FastLaunchImages": [found]}
+
+
+@pytest.mark.parametrize("state", ["enabling", "enabled"])
+def test_fast_launch_that_is_on_is_left_alone(state):
+    ec2 = FakeEC2(describe_fast_launch_images=[fast_launch_in(state)])
+    assert fast_launch(ec2) == {"changed": False, "state": state}
+
+
+def test_fast_launch_with_another_number_is_enabled_again_with_the_template():
+    ec2 = FakeEC2(describe_fast_launch_images=[fast_launch_in("enabled", count=8)], enable_fast_launch=[{}])
+    assert fast_launch(ec2, "ours") == {"changed": True, "state": "enabled", "warnings": []}
+    given = dict(ec2.calls)["enable_fast_launch"]
+    assert given["LaunchTemplate"] == {"LaunchTemplateName": "ours", "Version": "$Default"}
+    assert given["SnapshotConfiguration"] == {"TargetResourceCount": 6}
+
+
+@pytest.mark.parametrize("after", ["enabling", "enabling-failed"])
+def test_fast_launch_that_failed_is_told_and_enabled_again(after):
+    failed = fast_launch_in("enabling-failed", "no default VPC")
+    ec2 = FakeEC2(describe_fast_launch_images=[failed, fast_launch_in(after, "none either")], enable_fast_launch=[{}])
+    result = fast_launch(ec2)
+    assert result["state"] == after
+    (warning,) = result["warnings"]
+    assert (
+        "none either" if after == "enabling-failed" else "the last time it ended enabling-failed: no default VPC"
+    ) in warning
+    assert "Remedy: " in warning
+
+
 def test_wait_tells_each_new_stand_once():
     half = {"Snapshots": [{"VolumeSize": 80, "Progress": "45%"}]}
     late = ClientError({"Error": {"Code": "InvalidAMIID.NotFound", "Message": ""}}, "DescribeImages")
@@ -109,6 +147,23 @@ def test_wait_tells_each_new_stand_once():
     found = images.wait(ec2, "ami-1", minutes=60, say=said.append, clock=lambda: 0.0, sleep=lambda seconds: None)
     assert images.snapshot_ids(found) == ["snap-1"]
     assert said == ["ami-1: 0% of 80 GiB copied, 0 min", "ami-1: 45% of 80 GiB copied, 0 min"]
+
+
+def test_wait_goes_on_when_it_cannot_be_seen_how_far_the_copy_is():
+    """A fresh snapshot is unknown at first (EC2 Developer Guide, "Eventual consistency in the Amazon EC2 API")."""
+    late = ClientError({"Error": {"Code": "InvalidSnapshot.NotFound", "Message": ""}}, "DescribeSnapshots")
+    half = {"Snapshots": [{"VolumeSize": 80, "Progress": "45%"}]}
+    ec2 = FakeEC2(
+        describe_images=[*({"Images": [image(1, "pending")]} for _ in range(3)), {"Images": [image(1)]}],
+        describe_snapshots=[late, OSError("the network"), half],
+    )
+    said: list[str] = []
+    images.wait(ec2, "ami-1", minutes=60, say=said.append, clock=lambda: 0.0, sleep=lambda seconds: None)
+    assert said == [
+        "ami-1: being copied, how far is not known (InvalidSnapshot.NotFound), 0 min",
+        "ami-1: being copied, how far is not known (OSError), 0 min",
+        "ami-1: 45% of 80 GiB copied, 0 min",
+    ]
 
 
 def test_wait_ends_with_the_reason():

@@ -6,7 +6,7 @@ The actions run as in a bake, against the simulated region, where the right is m
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.renderfarm.cloud.plugins.action import bake_guard as guarding
-from ansible_collections.renderfarm.cloud.plugins.action import ec2_image, ec2_image_keep
+from ansible_collections.renderfarm.cloud.plugins.action import ec2_fast_launch, ec2_image, ec2_image_keep
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import bake_guard, images
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils.aws_action import Ec2Action
 from botocore.config import Config
@@ -29,8 +29,8 @@ SESSION = Session()
 class Account:
     """A region with one builder that runs, and the steps of a bake in it."""
 
-    def __init__(self, cloud: Cloud, ec2: Any, state: Path) -> None:
-        self.cloud, self.ec2, self.state = cloud, ec2, state
+    def __init__(self, cloud: Cloud, ec2: Any, state: Path, wait: Callable[[float], None]) -> None:
+        self.cloud, self.ec2, self.state, self.wait = cloud, ec2, state, wait
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/24")["Vpc"]["VpcId"]
         subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24", AvailabilityZone="eu-central-1a")
         self.stock = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
@@ -56,11 +56,15 @@ class Account:
     def make_image(self, name: str = "studio-1", minutes: float = 5, **options: Any) -> tuple[dict[str, Any], str]:
         tags = {tag["Key"]: tag["Value"] for tag in TAGS} | {"renderfarm:bake": name}
         task = {"instance_id": self.builder, "name": name, "description": "", "tags": tags, "minutes": minutes}
-        return self.do(ec2_image.ActionModule, **{"fast_launch": 0, "manifest": None, **task, **options})
+        return self.do(ec2_image.ActionModule, **{"manifest": None, **task, **options})
 
-    def end(self) -> tuple[dict[str, Any], str]:
+    def fast_launch(self, image_id: str) -> tuple[dict[str, Any], str]:
+        task = {"image_id": image_id, "snapshots": 6, "launch_template": ""}
+        return self.do(ec2_fast_launch.ActionModule, **task)
+
+    def end(self, *, keep_builder: bool = False) -> tuple[dict[str, Any], str]:
         task = {"bake": "studio-1", "farm": "studio", "state": "ended", "state_dir": str(self.state)}
-        return self.do(guarding.ActionModule, **task, keep_builder=False, hours=6)
+        return self.do(guarding.ActionModule, **task, keep_builder=keep_builder, hours=6)
 
     def keep(self, number: int) -> tuple[dict[str, Any], str]:
         return self.do(ec2_image_keep.ActionModule, farm="studio", keep=number)
@@ -103,7 +107,7 @@ def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Account
         )
         monkeypatch.setattr(bake_guard, "make_client", lambda region: ec2)
         try:
-            made = Account(cloud, ec2, tmp_path)
+            made = Account(cloud, ec2, tmp_path, wait)
             wait(5)
             yield made
         finally:
@@ -124,16 +128,57 @@ def goes_when_it_is_allowed_again(account: Account, action: str) -> None:
     assert account.left() == set()
 
 
-@pytest.mark.parametrize("action", ["StopInstances", "CreateImage", "EnableFastLaunch"])
+@pytest.mark.parametrize("action", ["StopInstances", "CreateImage"])
 def test_image_that_may_not_be_made_leaves_nothing(account: Account, action: str) -> None:
     account.cloud.deny(action, True)
-    _, error = account.make_image(fast_launch=6)
+    _, error = account.make_image()
     told(error, action)
     assert account.end() == ({"changed": True, "ended": [f"builder {account.builder}"], "kept": []}, "")
     assert account.left() == set()
 
 
-@pytest.mark.parametrize("action", ["DescribeInstances", "DescribeImages", "DescribeSnapshots"])
+def test_image_is_made_although_its_snapshots_cannot_be_seen(account: Account) -> None:
+    account.cloud.deny("DescribeSnapshots", True)
+    made, error = account.make_image()
+    assert (len(made["snapshots"]), error) == (1, "")
+    _, error = account.end()
+    told(error, "DescribeSnapshots")
+    goes_when_it_is_allowed_again(account, "DescribeSnapshots")
+
+
+def test_image_is_made_while_ec2_does_not_know_it_yet(account: Account) -> None:
+    account.wait(120)  # the builder is an hour old
+    account.cloud.unknown_for(120)
+    made, error = account.make_image()
+    assert (len(made["snapshots"]), error) == (1, "")
+
+
+@pytest.mark.parametrize("action", ["EnableFastLaunch", "DescribeFastLaunchImages"])
+def test_fast_launch_that_may_not_be_enabled_is_a_warning_and_can_be_tried_again(account: Account, action: str) -> None:
+    image_id = account.make_image()[0]["image_id"]
+    account.cloud.deny(action, True)
+    result, error = account.fast_launch(image_id)
+    assert (result["changed"], error) == (False, "")
+    (warning,) = result["warnings"]
+    assert f"The image {image_id} is good" in warning
+    told(warning, action)
+    account.cloud.deny(action, False)
+    assert account.fast_launch(image_id) == ({"changed": True, "state": "enabled", "warnings": []}, "")
+    assert account.fast_launch(image_id) == ({"changed": False, "state": "enabled"}, "")
+
+
+def test_builder_that_may_be_kept_is_not_when_it_was_stopped_for_the_image(account: Account) -> None:
+    assert account.end(keep_builder=True)[0]["kept"] == [account.builder]
+    account.cloud.deny("CreateImage", True)
+    account.make_image()
+    assert account.end(keep_builder=True) == (
+        {"changed": True, "ended": [f"builder {account.builder}"], "kept": []},
+        "",
+    )
+    assert account.left() == set()
+
+
+@pytest.mark.parametrize("action", ["DescribeInstances", "DescribeImages"])
 def test_what_cannot_be_seen_is_not_called_gone(account: Account, action: str) -> None:
     """These reads are needed for the image and for the end: what the guard cannot see, it cannot end."""
     account.cloud.deny(action, True)
@@ -190,7 +235,8 @@ def test_snapshot_of_a_half_image_that_may_not_be_deleted_is_named(account: Acco
      "DisableFastLaunch", "DeregisterImage"],
 )  # fmt: skip
 def test_old_image_that_may_not_be_removed_stays_whole(account: Account, action: str) -> None:
-    account.make_image("old", fast_launch=6)
+    old, _ = account.make_image("old")
+    account.fast_launch(old["image_id"])
     account.make_image("new")
     account.cloud.deny(action, True)
     _, error = account.keep(1)

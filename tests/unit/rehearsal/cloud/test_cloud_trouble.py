@@ -53,6 +53,23 @@ def test_new_instances_become_known_one_after_the_other(aws: Aws):
     aws.ec2.terminate_instances(InstanceIds=ids)
 
 
+def test_new_image_and_its_snapshot_become_known_late(aws: Aws):
+    source = aws.launch()[0]["InstanceId"]
+    aws.running()
+    aws.cloud.unknown_for(10)
+    name = aws.ec2.create_image(InstanceId=source, Name="farm-1")["ImageId"]
+    with refused("InvalidAMIID.NotFound"):
+        aws.ec2.describe_images(ImageIds=[name])
+    assert aws.ec2.describe_images(Owners=["self"])["Images"] == []
+    assert aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"] == []
+    aws.clock.forward(10)
+    [disk] = aws.ec2.describe_images(ImageIds=[name])["Images"][0]["BlockDeviceMappings"]
+    aws.cloud.unknown_for(20)
+    aws.clock.forward(-10)
+    with refused("InvalidSnapshot.NotFound"):
+        aws.ec2.describe_snapshots(SnapshotIds=[disk["Ebs"]["SnapshotId"]])
+
+
 def test_capacity_of_all_types_and_zones(aws: Aws):
     aws.cloud.set_capacity("*", "*", 0)
     with refused("InsufficientInstanceCapacity"):
