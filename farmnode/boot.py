@@ -338,7 +338,7 @@ class Boot:
         used = round(self._machine.clock.processor(), 3)
         self._known |= {"event": event, "seconds": said["seconds"], "processor_seconds": used, **more}
         # `farmnode.watch` looks after machines of which it reads here that they are ready.
-        self._note(_HELD)
+        self._note(_HELD if event == "ready" else 0.0)
         return said | more
 
     def _note(self, limit: float = 0.0) -> None:

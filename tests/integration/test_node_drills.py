@@ -27,6 +27,7 @@ from rehearsal.session import Rehearsal, rehearsing
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="a rehearsal needs root")]
 XML = Path(proof.PROFILE) / "backburner.xml"
+STATE = Path("ProgramData/RenderFarm/state.json")
 MANAGER_AWAY = 120.0
 #: The manager sweeps what nodes could not take off its list themselves: it was away when they failed.
 SAMPLE = 5
@@ -118,6 +119,10 @@ def disk_full(node: Node) -> None:
     node.inject("disk-full")
 
 
+def memory_broken(node: Node) -> None:
+    (Path(node.facts["c"]) / STATE).write_bytes(bytes(512))
+
+
 def another_manager(node: Node) -> None:
     text = node.builders().decode("utf-8")
     node.put(re.sub("<ManagerName>[^<]*<", "<ManagerName>10.0.0.99<", text).encode("utf-8"))
@@ -127,7 +132,7 @@ def duplicate(node: Node) -> None:
     """It is the copy of another node that runs, with that one's MAC, name and memory."""
     nodes = [facts for facts in node.farm.machines() if facts["role"] == "render_node"]
     other = next(facts for facts in nodes if facts["name"] != node.facts["name"])
-    for path in (XML, Path("ProgramData/RenderFarm/state.json")):
+    for path in (XML, STATE):
         (Path(node.facts["c"]) / path).write_bytes((Path(other["c"]) / path).read_bytes())
 
 
@@ -172,6 +177,7 @@ DRILLS = [
     Drill("missing", missing),
     Drill("read-only", read_only, "unwritable_file"),
     Drill("disk full", disk_full, "disk_full"),
+    Drill("memory broken", memory_broken),
     Drill("power cut", power_cut),
     Drill("UTF-8 without declaration", encoded(b"", "utf-8", "")),
     Drill("UTF-8 with mark", encoded(codecs.BOM_UTF8, "utf-8", declared("UTF-8")), mark=codecs.BOM_UTF8),
@@ -276,7 +282,7 @@ def test_a_clock_that_is_off_by_an_hour_disturbs_nothing(farm: Rehearsal, drille
         said, true = node.events()[-1], drilled["manager late"].events()[-1]
         apart = (moment(said["time"]) - moment(true["time"])).total_seconds()
         assert abs(apart - off) < MANAGER_AWAY, f"its clock is {apart} s off, not {off}"
-        boot = json.loads((Path(node.facts["c"]) / "ProgramData/RenderFarm/state.json").read_text())["boot"]
+        boot = json.loads((Path(node.facts["c"]) / STATE).read_text())["boot"]
         phases = {phase["name"]: phase for phase in boot["phases"]}
         assert (phases["drives"]["outcome"], phases["drives"]["detail"][:2]) == ("done", "F:")
         assert 0 <= phases["drives"]["seconds"] <= boot["seconds"] < MANAGER_AWAY + 60
