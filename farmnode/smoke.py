@@ -2,7 +2,7 @@ r"""The proof, on the builder, that what the image is made of works: a manager, 
 
 Both Backburner services run for seconds on this one machine, `cmdjob.exe` (Backburner's command-line submitter) sends
 a job, and its tasks must leave their files.  Afterwards everything is as it was: Backburner's folder, its services,
-farmnode's memory.  The job runs as the account of the service, so the folder is one that it may write to.
+farmnode's memory.  The job runs as the account of the service, so its folder, unlike farmnode's, lets every user write.
 
 Options of cmdjob.exe: Autodesk Backburner, "Command-line job submission" (``CMDJOB`` without arguments lists them).
 """
@@ -27,6 +27,8 @@ _PYTHON: Final = r"C:\RenderFarm\python\python.exe"
 _TASKS: Final = 2
 _LIMIT: Final = 120.0  # seconds for the registration, and for the job
 _THIS: Final = "127.0.0.1"
+#: SYSTEM and Administrators; Users, among them Local Service and Network Service. By their well-known identifiers.
+_RIGHTS: Final = ("*S-1-5-18:(OI)(CI)F", "*S-1-5-32-544:(OI)(CI)F", "*S-1-5-32-545:(OI)(CI)M")
 
 
 def smoke(machine: Machine) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def smoke(machine: Machine) -> dict[str, Any]:
     path = seal(machine)["path"]
     began = machine.clock.monotonic()
     frames = machine.folder / "smoke"
-    with _put_back(machine, paths.real(path).parent), _scratch(frames):
+    with _put_back(machine, paths.real(path).parent), _scratch(frames, machine):
         own = machine.metadata.instance()
         converge.apply(Desired(manager=_THIS, identity=own.identity), machine)
         machine.services.start(services.MANAGER)
@@ -128,10 +130,11 @@ def _restore(folder: Path, copy: Path) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(folder: Path) -> Iterator[None]:
+def _scratch(folder: Path, machine: Machine) -> Iterator[None]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
+        machine.programs.check("icacls.exe", [paths.shown(folder), "/inheritance:r", "/grant:r", *_RIGHTS])
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)

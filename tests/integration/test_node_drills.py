@@ -257,6 +257,13 @@ def alive(farm: Rehearsal) -> set[str]:
     return {instance["InstanceId"] for reservation in found for instance in reservation["Instances"]}
 
 
+def test_only_administrators_write_what_system_runs_and_believes(farm: Rehearsal) -> None:
+    rules = json.loads((Path(manager(farm)["c"]).parent / "host.json").read_text())["access_rules"]
+    for folder in (r"c:\renderfarm", r"c:\programdata\renderfarm"):
+        rights = {rule["sid"]: rule["rights"] for rule in rules[folder]}
+        assert rights == {"S-1-5-18": "F", "S-1-5-32-544": "F", "S-1-5-32-545": "RX"}, folder
+
+
 @pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.name)
 def test_a_node_in_trouble(farm: Rehearsal, drilled: dict[str, Node], drill: Drill) -> None:
     node = drilled[drill.name]

@@ -78,7 +78,7 @@ class FakeService:
 
 @dataclass
 class FakeWindows(Programs):
-    """Answers as sc.exe, route.exe, reg.exe, netsh.exe, cmd.exe and shutdown.exe do."""
+    """Answers as sc.exe, route.exe, reg.exe, netsh.exe, cmd.exe, icacls.exe and shutdown.exe do."""
 
     services: dict[str, FakeService] = field(default_factory=lambda: {SERVER: FakeService(), MANAGER: FakeService()})
     persistent: set[Route] = field(default_factory=set)
@@ -246,6 +246,10 @@ class FakeWindows(Programs):
             # Not raised here: who has nobody left to tell swallows what goes wrong with the serial port.
             self.undocumented += [error.message for error in LAST_WORDS.iter_errors(json.loads(event))]
         return Completed(0, "        1 file(s) copied.\r\n", "")
+
+    def _icacls(self, folder: str, *options: str) -> Completed:
+        assert self.real(folder).is_dir() and options[:2] == ("/inheritance:r", "/grant:r")
+        return Completed(0, f"processed file: {folder}\r\n", "")
 
     def _shutdown(self, *arguments: str) -> Completed:
         assert arguments == ("/s", "/f", "/t", "0")

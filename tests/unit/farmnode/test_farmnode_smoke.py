@@ -59,6 +59,8 @@ def test_probe_job_leaves_nothing(builder: Bench, monkeypatch: pytest.MonkeyPatc
     assert {builder.windows.services[name].state for name in (MANAGER, SERVER)} == {1}
     assert not list(builder.machine.folder.glob("smoke*"))
     assert not builder.machine.state.path.exists()
+    (rights,) = builder.windows.called("icacls.exe", r"C:\ProgramData\RenderFarm\smoke")
+    assert "*S-1-5-32-545:(OI)(CI)M" in rights, "the service's account writes there"
 
 
 @pytest.mark.parametrize(("frames", "rc", "message"), [(1, 0, "frames"), (2, 3, "cmdjob.exe ended with 3.*not found")])
