@@ -296,8 +296,7 @@ def alive(farm: Rehearsal) -> set[str]:
 
 
 def test_only_administrators_write_what_system_runs_and_believes(farm: Rehearsal) -> None:
-    (image,) = (farm.folder / "images").glob("*/host.json")
-    rules = json.loads(image.read_text())["access_rules"]
+    rules = json.loads((Path(manager(farm)["c"]).parent / "host.json").read_text())["access_rules"]
     for folder in (r"c:\renderfarm", r"c:\programdata\renderfarm"):
         rights = {rule["sid"]: rule["rights"] for rule in rules[folder]}
         assert rights == {"S-1-5-18": "F", "S-1-5-32-544": "F", "S-1-5-32-545": "RX"}, folder
