@@ -21,6 +21,8 @@ from .prices import GP3_PER_GIB_MONTH, HOURS_PER_MONTH, PUBLIC_IPV4_PER_HOUR, SN
 
 # Stored log data (https://aws.amazon.com/cloudwatch/pricing/, us-east-1).
 LOGS_PER_GIB_MONTH = 0.03
+# S3 Standard (https://aws.amazon.com/s3/pricing/, eu-central-1).
+S3_PER_GB_MONTH = 0.0245
 # Snapshots that EC2 Fast Launch keeps ready carry this tag (EC2 User Guide, "Use EC2 Fast Launch for your Windows
 # instances").
 _FAST_LAUNCH = {"Name": "tag:CreatedBy", "Values": ["EC2 Fast Launch"]}
@@ -72,25 +74,30 @@ class Kind:
 class Finder:
     """Lists the things of one farm in one Region, with all pages. What two kinds need is asked once."""
 
-    def __init__(self, clients: Clients, farm: str) -> None:
+    def __init__(self, clients: Clients, farm: str, bucket: str = "") -> None:
+        """``bucket`` is the one through which the controller's installers go; empty when there is none."""
         self._clients = clients
         self.farm = farm
+        self.bucket = bucket
         self.tagged = {"Name": f"tag:{TAG_FARM}", "Values": [literal(farm)]}
         self._known: dict[str, list[Item]] = {}
 
     def ask(self, operation: str, key: str, service: str = "ec2", **parameters: Any) -> list[Item]:
         """All items below ``key`` of the answers to ``operation``."""
-        client = self._clients(service)
-        if client.can_paginate(operation):
-            pages: Iterable[Item] = client.get_paginator(operation).paginate(**parameters)
-        else:
-            pages = [getattr(client, operation)(**parameters)]
         found: list[Item] = []
-        for page in pages:
+        for page in self.pages(operation, service, **parameters):
             if key not in page:
                 raise ValueError(f"the answer to {operation} holds no {key}")
             found += page[key]
         return found
+
+    def pages(self, operation: str, service: str, **parameters: Any) -> Iterable[Item]:
+        """The answers to ``operation``, one after the other."""
+        client = self._clients(service)
+        if client.can_paginate(operation):
+            pages: Iterable[Item] = client.get_paginator(operation).paginate(**parameters)
+            return pages
+        return [getattr(client, operation)(**parameters)]
 
     def own(self, operation: str, key: str, **parameters: Any) -> list[Item]:
         """The items that carry the farm's tag; asked once."""
@@ -187,6 +194,25 @@ def _log_groups(finder: Finder) -> list[Item]:
     return finder.ask("describe_log_groups", "logGroups", "logs", logGroupNamePrefix=f"/renderfarm/{finder.farm}")
 
 
+def installers_folder(farm: str) -> str:
+    """Where the installers of one farm are in their bucket, which farms may share."""
+    return f"renderfarm/{farm}/"
+
+
+def _in_bucket(finder: Finder, operation: str, key: str) -> list[Item]:
+    """What S3 lists below the farm's folder, with bucket and address. S3 leaves the list out when it is empty."""
+    if not finder.bucket:
+        return []
+    try:
+        answers = finder.pages(operation, "s3", Bucket=finder.bucket, Prefix=installers_folder(finder.farm))
+        found = [item for page in answers for item in page.get(key, ())]
+    except Exception as error:
+        if error_code(error) != "NoSuchBucket":
+            raise
+        return []
+    return [{**item, "Bucket": finder.bucket, "Url": f"s3://{finder.bucket}/{item['Key']}"} for item in found]
+
+
 # --------------------------------------------------------------------------------------------------------------- delete
 
 
@@ -220,6 +246,14 @@ def _delete_gateway(clients: Clients, item: Item) -> None:
     for attachment in item.get("Attachments", ()):
         clients("ec2").detach_internet_gateway(InternetGatewayId=item["InternetGatewayId"], VpcId=attachment["VpcId"])
     clients("ec2").delete_internet_gateway(InternetGatewayId=item["InternetGatewayId"])
+
+
+def _delete_object(clients: Clients, item: Item) -> None:
+    clients("s3").delete_object(Bucket=item["Bucket"], Key=item["Key"])
+
+
+def _abort_upload(clients: Clients, item: Item) -> None:
+    clients("s3").abort_multipart_upload(Bucket=item["Bucket"], Key=item["Key"], UploadId=item["UploadId"])
 
 
 def _delete(operation: str, parameter: str, key: str, service: str = "ec2") -> Callable[[Clients, Item], None]:
@@ -349,6 +383,22 @@ KINDS = (
         lambda item: float(item.get("storedBytes", 0)) / 2**30 * LOGS_PER_GIB_MONTH,
         _delete("delete_log_group", "logGroupName", "logGroupName", "logs"),
     ),
+    Kind(
+        "installer in S3",
+        lambda finder: _in_bucket(finder, "list_objects_v2", "Contents"),
+        "Url",
+        lambda item: f"{item['Size'] / 1e9:.2f} GB",
+        lambda item: float(item["Size"]) / 1e9 * S3_PER_GB_MONTH,
+        _delete_object,
+    ),
+    Kind(
+        "unfinished upload to S3",
+        lambda finder: _in_bucket(finder, "list_multipart_uploads", "Uploads"),
+        "Url",
+        lambda item: f"begun {item['Initiated']:%Y-%m-%d %H:%M} UTC; its parts are billed",
+        lambda item: None,
+        _abort_upload,
+    ),
 )
 
 
@@ -368,9 +418,9 @@ def things(kind: Kind, finder: Finder, region: str) -> list[Thing]:
     ]
 
 
-def survey(clients: Clients, farm: str, region: str) -> tuple[list[Thing], list[Unreadable]]:
-    """Everything that the farm holds in the Region, and the kinds that could not be read."""
-    finder = Finder(clients, farm)
+def survey(clients: Clients, farm: str, region: str, bucket: str = "") -> tuple[list[Thing], list[Unreadable]]:
+    """Everything that the farm holds in the Region and in the bucket, and the kinds that could not be read."""
+    finder = Finder(clients, farm, bucket)
     found: list[Thing] = []
     unreadable: list[Unreadable] = []
     for kind in KINDS:
@@ -404,9 +454,12 @@ def verdict(found: Sequence[Thing], unreadable: Sequence[Unreadable], regions: S
     costing = billed(found)
     if not costing:
         return f"Nothing that costs money is left in {where}; {len(found)} free things are"
-    running = sum(thing.usd_per_month is None for thing in costing)
-    parts = [f"{total(found):.2f} USD per month for {len(costing) - running}"] if len(costing) > running else []
+    unpriced = [thing for thing in costing if thing.usd_per_month is None]
+    running = sum(thing.kind == "instance" for thing in unpriced)
+    priced = len(costing) - len(unpriced)
+    parts = [f"{total(found):.2f} USD per month for {priced}"] if priced else []
     parts += [f"{running} running by the second"] if running else []
+    parts += [f"{len(unpriced) - running} of unknown size"] if len(unpriced) > running else []
     return f"Left in {where} and billed: {len(costing)} of {len(found)} things ({', '.join(parts)})"
 
 
@@ -418,7 +471,7 @@ def names(found: Iterable[Thing]) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- destroy
 
 # What EC2 says of a thing that is gone already: "….NotFound" and these.
-_GONE = frozenset({"InvalidAMIID.Unavailable", "ResourceNotFoundException", "Gateway.NotAttached"})
+_GONE = frozenset({"InvalidAMIID.Unavailable", "ResourceNotFoundException", "Gateway.NotAttached", "NoSuchUpload"})
 # And of one that another thing still uses, which may be about to go.
 _USED = frozenset(
     {
@@ -445,12 +498,14 @@ class Destroyer:
         farm: str,
         region: str,
         *,
+        bucket: str = "",
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clients = clients
         self._farm = farm
         self._region = region
+        self._bucket = bucket
         self._sleep = sleep
         self._clock = clock
         self.deleted: list[Thing] = []
@@ -486,7 +541,7 @@ class Destroyer:
 
     def _remaining(self, kind: Kind) -> Iterator[Thing]:
         try:
-            yield from things(kind, Finder(self._clients, self._farm), self._region)
+            yield from things(kind, Finder(self._clients, self._farm, self._bucket), self._region)
         except Exception as error:
             raise DestroyError(explain(error, doing=f"list each {kind.name} in {self._region}")) from error
 

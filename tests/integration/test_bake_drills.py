@@ -416,8 +416,19 @@ def test_fast_launch_goes_with_its_image(farm: Rehearsal) -> None:
     assert left(farm) == {}
 
 
+def stored(farm: Rehearsal) -> set[str]:
+    """The keys in the bucket for installers."""
+    found = farm.aws("s3api", "list-objects-v2", "--bucket", BUCKET)
+    return {entry["Key"] for entry in found.get("Contents", [])}
+
+
 def test_destroyed_farm_leaves_nothing(farm: Rehearsal) -> None:
-    farm.playbook("playbooks/farm-destroy.yml", "-e", "farm_destroy=studio")
+    """Neither in S3, where the installer of a file on the controller is; what others put there stays."""
+    bucket = f"farm_installers_bucket={BUCKET}"
+    before = stored(farm)
+    assert any(key.startswith("renderfarm/studio/") for key in before) and "other.msi" in before
+    farm.playbook("playbooks/farm-destroy.yml", "-e", "farm_destroy=studio", "-e", bucket)
+    assert stored(farm) == {key for key in before if not key.startswith("renderfarm/")}
     assert (images(farm), left(farm), left_over(farm)) == ([], {}, [])
 
 
