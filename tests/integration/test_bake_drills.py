@@ -274,8 +274,8 @@ def test_farmnode_that_does_not_boot_makes_no_image(farm: Rehearsal) -> None:
     process, log = start_bake(farm, {"ami_bake_smoke": True})
     try:
         assert comes_to(process, log, "Download Backburner")
-        (running,) = left(farm)["instances"]
-        [builder] = [machine for machine in farm.machines() if machine["instance_id"] == running]
+        running = [machine for machine in farm.machines() if machine["state"] == "running"]
+        [builder] = [machine for machine in running if machine["role"] == "builder"]  # at once: the smoke test is near
         boot = Path(builder["c"]) / "RenderFarm/farmnode/boot.py"
         boot.write_text(boot.read_text("utf-8").replace("def _services(", "def _services_that_is_gone("), "utf-8")
         process.wait(timeout=600)
