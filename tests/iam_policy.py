@@ -16,7 +16,11 @@ POLICY = Path(__file__).resolve().parents[1] / "docs/iam-policy.json"
 FREE = frozenset({"sts:GetCallerIdentity"})
 
 # Calls that another permission covers (Amazon S3 User Guide, "Required permissions for Amazon S3 API operations").
-COVERED: Mapping[str, str] = {"s3:HeadObject": "s3:GetObject"}
+COVERED: Mapping[str, str] = {
+    "s3:HeadObject": "s3:GetObject",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:ListMultipartUploads": "s3:ListBucketMultipartUploads",
+}
 
 # What the playbooks call in cases that a rehearsal without trouble does not have.
 RARE: Mapping[str, str] = {
@@ -37,8 +41,10 @@ RARE: Mapping[str, str] = {
     "iam:CreateServiceLinkedRole": "EC2 makes its roles when an account uses spot, fleets or Fast Launch first",
     "logs:DeleteLogGroup": "log groups with the farm's name",
     "s3:AbortMultipartUpload": "an upload of a large installer that fails: its parts would be billed",
+    "s3:DeleteObject": "installers of the controller go with their farm",
     "s3:GetObject": "installers in S3: their pre-signed URLs, and whether one is there",
     "s3:ListBucket": "without it S3 does not tell an object that is missing from one that is forbidden",
+    "s3:ListBucketMultipartUploads": "uploads of installers that were interrupted",
     "s3:PutObject": "installers of the controller",
     "servicequotas:GetAWSDefaultServiceQuota": "a quota that nobody ever changed",
 }

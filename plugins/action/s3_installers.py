@@ -15,6 +15,7 @@ from ..plugin_utils import installers
 OPTIONS = {
     "installers": {"type": "dict", "required": True},
     "bucket": {"type": "str", "default": ""},
+    "farm": {"type": "str", "required": True},
     "region": {"type": "str", "required": True},
 }
 
@@ -35,7 +36,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             s3 = installers.client(options["region"])
         for name, source in local:
             try:
-                if installers.upload(s3, source, options["bucket"]):
+                if installers.upload(s3, source, options["bucket"], options["farm"]):
                     uploaded.append(name)
             except installers.InstallerError as error:
                 raise AnsibleActionFail(f"{name}: {error}") from error

@@ -61,10 +61,10 @@ def image_contents(installers: Mapping[str, Any], settings: Mapping[str, Any]) -
     return contents.image_contents(installers, settings)
 
 
-def installer_url(source: Mapping[str, Any], bucket: str, region: str) -> str:
+def installer_url(source: Mapping[str, Any], bucket: str, region: str, farm: str) -> str:
     """Where a machine downloads an installer from."""
     try:
-        return installers.download_url(source, bucket, region)
+        return installers.download_url(source, bucket, region, farm)
     except Exception as error:  # botocore's have no common class with ours
         raise AnsibleFilterError(f"installer_url: {error}.") from error
 

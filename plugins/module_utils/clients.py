@@ -22,6 +22,11 @@ def regions(module: AnsibleAWSModule) -> list[str]:
     return list(dict.fromkeys(module.params["regions"] or [module.region]))
 
 
+def bucket(module: AnsibleAWSModule, region: str) -> str:
+    """The module's option ``bucket`` where it is looked at, once: with the module's own Region."""
+    return str(module.params["bucket"]) if region == regions(module)[0] else ""
+
+
 def of_region(module: AnsibleAWSModule, region: str) -> Callable[[str], Any]:
     """Gives botocore's client of a service in ``region``, with the credentials that the module was given."""
 

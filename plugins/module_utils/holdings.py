@@ -29,6 +29,8 @@ from .prices import (
 
 # Stored log data (https://aws.amazon.com/cloudwatch/pricing/, us-east-1).
 LOGS_PER_GIB_MONTH = 0.03
+# S3 Standard (https://aws.amazon.com/s3/pricing/, eu-central-1).
+S3_PER_GB_MONTH = 0.0245
 # Snapshots that EC2 Fast Launch keeps ready carry this tag (EC2 User Guide, "Use EC2 Fast Launch for your Windows
 # instances").
 _FAST_LAUNCH = {"Name": "tag:CreatedBy", "Values": ["EC2 Fast Launch"]}
@@ -82,31 +84,40 @@ class Kind:
 class Finder:
     """Lists the things of one farm in one Region, with all pages. What two kinds need is asked once.
 
-    ``hourly`` tells what an instance type costs on-demand, in USD per hour; None when it is not known.
+    ``bucket`` is the one through which the controller's installers go; empty when there is none. ``hourly`` tells what
+    an instance type costs on-demand, in USD per hour; None when it is not known.
     """
 
     def __init__(
-        self, clients: Clients, farm: str, hourly: Callable[[str], float | None] = lambda instance_type: None
+        self,
+        clients: Clients,
+        farm: str,
+        bucket: str = "",
+        hourly: Callable[[str], float | None] = lambda instance_type: None,
     ) -> None:
         self._clients = clients
         self.farm = farm
+        self.bucket = bucket
         self.hourly = hourly
         self.tagged = {"Name": f"tag:{TAG_FARM}", "Values": [literal(farm)]}
         self._known: dict[str, list[Item]] = {}
 
     def ask(self, operation: str, key: str, service: str = "ec2", **parameters: Any) -> list[Item]:
         """All items below ``key`` of the answers to ``operation``."""
-        client = self._clients(service)
-        if client.can_paginate(operation):
-            pages: Iterable[Item] = client.get_paginator(operation).paginate(**parameters)
-        else:
-            pages = [getattr(client, operation)(**parameters)]
         found: list[Item] = []
-        for page in pages:
+        for page in self.pages(operation, service, **parameters):
             if key not in page:
                 raise ValueError(f"the answer to {operation} holds no {key}")
             found += page[key]
         return found
+
+    def pages(self, operation: str, service: str, **parameters: Any) -> Iterable[Item]:
+        """The answers to ``operation``, one after the other."""
+        client = self._clients(service)
+        if client.can_paginate(operation):
+            pages: Iterable[Item] = client.get_paginator(operation).paginate(**parameters)
+            return pages
+        return [getattr(client, operation)(**parameters)]
 
     def own(self, operation: str, key: str, **parameters: Any) -> list[Item]:
         """The items that carry the farm's tag; asked once."""
@@ -216,6 +227,25 @@ def _log_groups(finder: Finder) -> list[Item]:
     return [group for group in groups if group["logGroupName"] == top or group["logGroupName"].startswith(f"{top}/")]
 
 
+def installers_folder(farm: str) -> str:
+    """Where the installers of one farm are in their bucket, which farms may share."""
+    return f"renderfarm/{farm}/"
+
+
+def _in_bucket(finder: Finder, operation: str, key: str) -> list[Item]:
+    """What S3 lists below the farm's folder, with bucket and address. S3 leaves the list out when it is empty."""
+    if not finder.bucket:
+        return []
+    try:
+        answers = finder.pages(operation, "s3", Bucket=finder.bucket, Prefix=installers_folder(finder.farm))
+        found = [item for page in answers for item in page.get(key, ())]
+    except Exception as error:
+        if error_code(error) != "NoSuchBucket":
+            raise
+        return []
+    return [{**item, "Bucket": finder.bucket, "Url": f"s3://{finder.bucket}/{item['Key']}"} for item in found]
+
+
 # --------------------------------------------------------------------------------------------------------------- delete
 
 
@@ -249,6 +279,14 @@ def _delete_gateway(clients: Clients, item: Item) -> None:
     for attachment in item.get("Attachments", ()):
         clients("ec2").detach_internet_gateway(InternetGatewayId=item["InternetGatewayId"], VpcId=attachment["VpcId"])
     clients("ec2").delete_internet_gateway(InternetGatewayId=item["InternetGatewayId"])
+
+
+def _delete_object(clients: Clients, item: Item) -> None:
+    clients("s3").delete_object(Bucket=item["Bucket"], Key=item["Key"])
+
+
+def _abort_upload(clients: Clients, item: Item) -> None:
+    clients("s3").abort_multipart_upload(Bucket=item["Bucket"], Key=item["Key"], UploadId=item["UploadId"])
 
 
 def _delete(operation: str, parameter: str, key: str, service: str = "ec2") -> Callable[[Clients, Item], None]:
@@ -407,6 +445,22 @@ KINDS = (
         lambda finder, item: float(item.get("storedBytes", 0)) / 2**30 * LOGS_PER_GIB_MONTH,
         _delete("delete_log_group", "logGroupName", "logGroupName", "logs"),
     ),
+    Kind(
+        "installer in S3",
+        lambda finder: _in_bucket(finder, "list_objects_v2", "Contents"),
+        "Url",
+        lambda item: f"{item['Size'] / 1e9:.2f} GB",
+        lambda finder, item: float(item["Size"]) / 1e9 * S3_PER_GB_MONTH,
+        _delete_object,
+    ),
+    Kind(
+        "unfinished upload to S3",
+        lambda finder: _in_bucket(finder, "list_multipart_uploads", "Uploads"),
+        "Url",
+        lambda item: f"begun {item['Initiated']:%Y-%m-%d %H:%M} UTC; its parts are billed",
+        lambda finder, item: None,
+        _abort_upload,
+    ),
 )
 
 
@@ -445,9 +499,9 @@ def price_list(clients: Clients, region: str) -> Callable[[str], float | None]:
     return hourly
 
 
-def survey(clients: Clients, farm: str, region: str) -> tuple[list[Thing], list[Unreadable]]:
-    """Everything that the farm holds in the Region, and the kinds that could not be read."""
-    finder = Finder(clients, farm, price_list(clients, region))
+def survey(clients: Clients, farm: str, region: str, bucket: str = "") -> tuple[list[Thing], list[Unreadable]]:
+    """Everything that the farm holds in the Region and in the bucket, and the kinds that could not be read."""
+    finder = Finder(clients, farm, bucket, price_list(clients, region))
     found: list[Thing] = []
     unreadable: list[Unreadable] = []
     for kind in KINDS:
@@ -486,9 +540,12 @@ def verdict(found: Sequence[Thing], unreadable: Sequence[Unreadable], regions: S
     costing = billed(found)
     if not costing:
         return f"Nothing that costs money is left in {where}; {len(found)} free things are"
-    unknown = sum(thing.usd_per_month is None for thing in costing)
-    parts = [f"{total(found):.2f} USD per month for {len(costing) - unknown}"] if len(costing) > unknown else []
-    parts += [f"{unknown} running at a price that is not known"] if unknown else []
+    unpriced = [thing for thing in costing if thing.usd_per_month is None]
+    running = sum(thing.kind == "instance" for thing in unpriced)
+    priced = len(costing) - len(unpriced)
+    parts = [f"{total(found):.2f} USD per month for {priced}"] if priced else []
+    parts += [f"{running} running at a price that is not known"] if running else []
+    parts += [f"{len(unpriced) - running} of unknown size"] if len(unpriced) > running else []
     return f"Left in {where} and billed: {len(costing)} of {len(found)} things ({', '.join(parts)})"
 
 
@@ -500,7 +557,7 @@ def names(found: Iterable[Thing]) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- destroy
 
 # What EC2 says of a thing that is gone already: "….NotFound" and these.
-_GONE = frozenset({"InvalidAMIID.Unavailable", "ResourceNotFoundException", "Gateway.NotAttached"})
+_GONE = frozenset({"InvalidAMIID.Unavailable", "ResourceNotFoundException", "Gateway.NotAttached", "NoSuchUpload"})
 # And of one that another thing still uses, which may be about to go.
 _USED = frozenset(
     {
@@ -530,12 +587,14 @@ class Destroyer:
         farm: str,
         region: str,
         *,
+        bucket: str = "",
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clients = clients
         self._farm = farm
         self._region = region
+        self._bucket = bucket
         self._sleep = sleep
         self._clock = clock
         self.deleted: list[Thing] = []
@@ -571,7 +630,7 @@ class Destroyer:
 
     def _remaining(self, kind: Kind) -> Iterator[Thing]:
         try:
-            yield from things(kind, Finder(self._clients, self._farm), self._region)
+            yield from things(kind, Finder(self._clients, self._farm, self._bucket), self._region)
         except Exception as error:
             raise DestroyError(explain(error, doing=f"list each {kind.name} in {self._region}")) from error
 

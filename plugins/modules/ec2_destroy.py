@@ -21,6 +21,11 @@ options:
     description: The name of the farm once more. With any other value nothing is deleted and the task fails.
     type: str
     required: true
+  bucket:
+    description:
+      - S3 bucket through which the controller's installers went. What is below C(renderfarm/FARM/) there goes, too.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - renderfarm.cloud.farm
   - renderfarm.cloud.farm.regions
@@ -70,6 +75,7 @@ def argument_spec() -> dict[str, dict[str, Any]]:
     return {
         "farm": {"type": "str", "required": True},
         "confirm": {"type": "str", "required": True},
+        "bucket": {"type": "str", "default": ""},
         "regions": {"type": "list", "elements": "str"},
     }
 
@@ -83,7 +89,9 @@ def main() -> None:
             msg=f"Deleted nothing: confirm is '{module.params['confirm']}', the farm is '{farm}'.", deleted=deleted
         )
     for region in regions:
-        destroyer = holdings.Destroyer(clients.of_region(module, region), farm, region)
+        destroyer = holdings.Destroyer(
+            clients.of_region(module, region), farm, region, bucket=clients.bucket(module, region)
+        )
         try:
             gone = destroyer.planned() if module.check_mode else destroyer.run()
         except holdings.DestroyError as error:

@@ -18,9 +18,16 @@ description:
   - What cannot be listed is in RV(unreadable), and then RV(nothing_left) is never true.
   - Nothing is changed.
 notes:
-  - "The IAM permissions that it needs are C(ec2:Describe*) of what it lists and C(logs:DescribeLogGroups)."
+  - "The IAM permissions that it needs are C(ec2:Describe*) of what it lists and C(logs:DescribeLogGroups); with
+    O(bucket) C(s3:ListBucket) and C(s3:ListBucketMultipartUploads), too."
   - Prices are those of us-east-1. Other Regions cost up to a quarter more. Snapshots are billed for changed blocks
     only, so that their price is the most that they can cost.
+options:
+  bucket:
+    description:
+      - S3 bucket through which the controller's installers went. What is below C(renderfarm/FARM/) there counts, too.
+    type: str
+    default: ""
 extends_documentation_fragment:
   - renderfarm.cloud.farm
   - renderfarm.cloud.farm.regions
@@ -114,7 +121,11 @@ from ansible_collections.renderfarm.cloud.plugins.module_utils import clients, h
 
 def argument_spec() -> dict[str, dict[str, Any]]:
     """The module's options, without those for the connection to AWS."""
-    return {"farm": {"type": "str", "required": True}, "regions": {"type": "list", "elements": "str"}}
+    return {
+        "farm": {"type": "str", "required": True},
+        "bucket": {"type": "str", "default": ""},
+        "regions": {"type": "list", "elements": "str"},
+    }
 
 
 def result(found: list[holdings.Thing], unreadable: list[holdings.Unreadable], regions: list[str]) -> dict[str, Any]:
@@ -143,7 +154,9 @@ def main() -> None:
     found: list[holdings.Thing] = []
     unreadable: list[holdings.Unreadable] = []
     for region in regions:
-        there, hidden = holdings.survey(clients.of_region(module, region), module.params["farm"], region)
+        there, hidden = holdings.survey(
+            clients.of_region(module, region), module.params["farm"], region, clients.bucket(module, region)
+        )
         found += there
         unreadable += hidden
     module.exit_json(**result(found, unreadable, regions))

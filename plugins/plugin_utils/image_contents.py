@@ -35,13 +35,15 @@ def image_contents(installers: Mapping[str, Any], settings: Mapping[str, Any]) -
     """``hash`` (16 hexadecimal digits), ``items`` and ``summary`` (for a tag).
 
     ``installers`` is farm_installers; ``settings`` is all else that an image depends on. Where an installer comes from,
-    and under which name, is no part of the hash: its SHA-256 says what it is.
+    under which name, and which version it is said to be, is no part of the hash: its SHA-256 says what it is.
     """
     items = [_item(name, source) for name, source in flat(installers)]
     code = {"farmnode": _hash_of(sorted((PROJECT / "farmnode").glob("*.py"))), "recipe": _hash_of(_recipe())}
-    same = [{key: value for key, value in item.items() if key != "package"} for item in items]
+    same = [{key: value for key, value in item.items() if key not in ("package", "version")} for item in items]
     whole = json.dumps([same, code, settings], sort_keys=True, default=str)
-    summary = ", ".join(f"{item['name']} {item['sha256'][:8]}" for item in items)
+    summary = ", ".join(
+        " ".join(filter(None, (item["name"], item.get("version"), item["sha256"][:8]))) for item in items
+    )
     return {
         "hash": hashlib.sha256(whole.encode()).hexdigest()[:16],
         "items": items,

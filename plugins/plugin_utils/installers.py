@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..module_utils.holdings import installers_folder
+
 URL_SECONDS = 12 * 3600
 _CHUNK = 1 << 20
 
@@ -33,8 +35,8 @@ def flat(installers: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]
             yield from ((str(each["name"]), each) for each in source)
 
 
-def place(source: Mapping[str, Any], bucket: str) -> str:
-    """The URL of a source: its own, or for a file on the controller the one that it gets in ``bucket``."""
+def place(source: Mapping[str, Any], bucket: str, farm: str) -> str:
+    """The URL of a source: its own, or for a file on the controller the one that ``farm`` has in ``bucket``."""
     if not source.get("path"):
         return str(source["url"])
     if not bucket:
@@ -42,7 +44,8 @@ def place(source: Mapping[str, Any], bucket: str) -> str:
             f"{source['path']} is a file on the controller, which a machine in the cloud cannot reach: "
             "set farm_installers_bucket to an S3 bucket through which it goes, or give an url"
         )
-    return f"s3://{bucket}/renderfarm/{str(source['sha256']).lower()}/{Path(str(source['path'])).name}"
+    name = f"{str(source['sha256']).lower()}/{Path(str(source['path'])).name}"
+    return f"s3://{bucket}/{installers_folder(farm)}{name}"
 
 
 def bucket_and_key(url: str) -> tuple[str, str]:
@@ -53,9 +56,9 @@ def bucket_and_key(url: str) -> tuple[str, str]:
     return parts.netloc, parts.path.lstrip("/")
 
 
-def download_url(source: Mapping[str, Any], bucket: str, region: str) -> str:
+def download_url(source: Mapping[str, Any], bucket: str, region: str, farm: str) -> str:
     """What the machine downloads: the URL itself, pre-signed when it is in S3."""
-    url = place(source, bucket)
+    url = place(source, bucket, farm)
     if not url.startswith("s3://"):
         return url
     name, key = bucket_and_key(url)
@@ -78,7 +81,7 @@ def client(region: str) -> Any:
     return boto3.session.Session().client("s3", region_name=region, config=config)
 
 
-def upload(s3: Any, source: Mapping[str, Any], bucket: str) -> bool:
+def upload(s3: Any, source: Mapping[str, Any], bucket: str, farm: str) -> bool:
     """Put the file of a source into the bucket; False when it is there already. InstallerError, botocore's errors."""
     from botocore.exceptions import ClientError
 
@@ -86,7 +89,7 @@ def upload(s3: Any, source: Mapping[str, Any], bucket: str) -> bool:
     digest = file_digest(path)
     if digest != str(source["sha256"]).lower():
         raise InstallerError(f"{path} has the SHA-256 {digest}, not {source['sha256']}: correct farm_installers")
-    name, key = bucket_and_key(place(source, bucket))
+    name, key = bucket_and_key(place(source, bucket, farm))
     try:
         s3.head_object(Bucket=name, Key=key)
     except ClientError as error:

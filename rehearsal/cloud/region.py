@@ -7,6 +7,7 @@ import json
 import random
 import threading
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -56,6 +57,8 @@ class Region:
         self.tokens: dict[tuple[str, str], tuple[str, Any]] = {}
         self.objects: dict[tuple[str, str], bytes] = {}
         """What is in S3, by bucket and key."""
+        self.uploads: dict[tuple[str, str, str], datetime] = {}
+        """When uploads in parts began that are not finished, by bucket, key and their id."""
         self.vcpu_quotas = dict.fromkeys(("L-34B43A08", "L-1216C47A"), settings.vcpu_quota)
         self.denied: set[str] = set()  # actions that the caller lacks the permission for
         # How long a new instance, image or snapshot may be unknown (eventual consistency).

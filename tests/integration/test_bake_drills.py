@@ -274,8 +274,8 @@ def test_farmnode_that_does_not_boot_makes_no_image(farm: Rehearsal) -> None:
     process, log = start_bake(farm, {"ami_bake_smoke": True})
     try:
         assert comes_to(process, log, "Download Backburner")
-        (running,) = left(farm)["instances"]
-        [builder] = [machine for machine in farm.machines() if machine["instance_id"] == running]
+        running = [machine for machine in farm.machines() if machine["state"] == "running"]
+        [builder] = [machine for machine in running if machine["role"] == "builder"]  # at once: the smoke test is near
         boot = Path(builder["c"]) / "RenderFarm/farmnode/boot.py"
         boot.write_text(boot.read_text("utf-8").replace("def _services(", "def _services_that_is_gone("), "utf-8")
         process.wait(timeout=600)
@@ -416,8 +416,19 @@ def test_fast_launch_goes_with_its_image(farm: Rehearsal) -> None:
     assert left(farm) == {}
 
 
+def stored(farm: Rehearsal) -> set[str]:
+    """The keys in the bucket for installers."""
+    found = farm.aws("s3api", "list-objects-v2", "--bucket", BUCKET)
+    return {entry["Key"] for entry in found.get("Contents", [])}
+
+
 def test_destroyed_farm_leaves_nothing(farm: Rehearsal) -> None:
-    farm.playbook("playbooks/farm-destroy.yml", "-e", "farm_destroy=studio")
+    """Neither in S3, where the installer of a file on the controller is; what others put there stays."""
+    bucket = f"farm_installers_bucket={BUCKET}"
+    before = stored(farm)
+    assert any(key.startswith("renderfarm/studio/") for key in before) and "other.msi" in before
+    farm.playbook("playbooks/farm-destroy.yml", "-e", "farm_destroy=studio", "-e", bucket)
+    assert stored(farm) == {key for key in before if not key.startswith("renderfarm/")}
     assert (images(farm), left(farm), left_over(farm)) == ([], {}, [])
 
 

@@ -296,3 +296,12 @@ def test_an_image_that_is_broken_on_every_second_node(farm: Rehearsal) -> None:
     assert len(launches) == 1
     farm.playbook("farm-down.yml")
     proof.prove_nothing_left(farm)
+
+
+def test_an_image_that_is_broken_on_every_node_leaves_nothing_that_runs(farm: Rehearsal) -> None:
+    with broken_image(farm, failing=tuple(range(1, 10))), pytest.raises(ProofError) as error:
+        up(farm, 2, farm_boot_minutes=2)
+    assert "the manager, which this run started, was stopped" in " ".join(str(error.value).split())
+    assert alive(farm) == alive(farm, "manager") == set()
+    farm.playbook("farm-down.yml")
+    proof.prove_nothing_left(farm)

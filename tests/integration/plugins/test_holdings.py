@@ -148,6 +148,40 @@ def test_snapshots_that_may_be_another_images_are_told_and_left(cloud, client, c
     assert re.match(r"Nothing else is left .* 5 Fast Launch", holdings.verdict(found, unreadable, ["eu-central-1"]))
 
 
+def test_installers_in_s3_are_listed_with_their_price_and_go(cloud, clients, tmp_path):
+    s3 = clients("s3")
+    for key in ("renderfarm/studio/a/max.msi", "renderfarm/studio2/a/max.msi", "renderfarm/other/b.msi", "own.msi"):
+        s3.put_object(Bucket="shared", Key=key, Body=b"x" * 4_000_000)
+    for farm in ("studio", "studio2"):
+        s3.create_multipart_upload(Bucket="shared", Key=f"renderfarm/{farm}/c/vray.msi")
+    assert holdings.survey(clients, "studio", "eu-central-1") == ([], [])
+    found, unreadable = holdings.survey(clients, "studio", "eu-central-1", "shared")
+    assert unreadable == []
+    assert [(thing.kind, thing.id, thing.detail.partition(";")[0][:7]) for thing in found] == [
+        ("installer in S3", "s3://shared/renderfarm/studio/a/max.msi", "0.00 GB"),
+        ("unfinished upload to S3", "s3://shared/renderfarm/studio/c/vray.msi", "begun 2"),
+    ]
+    assert holdings.total(found) == pytest.approx(0.004 * 0.0245)
+    assert holdings.verdict(found, [], ["eu-central-1"]).endswith(
+        "billed: 2 of 2 things (0.00 USD per month for 1, 1 of unknown size)"
+    )
+    gone = holdings.Destroyer(clients, "studio", "eu-central-1", bucket="shared", sleep=lambda seconds: None).run()
+    assert gone == found
+    assert holdings.survey(clients, "studio", "eu-central-1", "shared") == ([], [])
+    assert {key for _, key in cloud.region.objects} == {
+        "renderfarm/studio2/a/max.msi",
+        "renderfarm/other/b.msi",
+        "own.msi",
+    }
+    assert [key for _, key, _ in cloud.region.uploads] == ["renderfarm/studio2/c/vray.msi"]
+
+
+def test_bucket_that_may_not_be_listed_is_never_nothing(cloud, clients):
+    cloud.deny("ListObjectsV2", True)
+    _, unreadable = holdings.survey(clients, "studio", "eu-central-1", "shared")
+    assert [entry.kind for entry in unreadable] == ["installer in S3"]
+
+
 def test_another_farm_is_left_alone(cloud, client, clients, farm):
     found, _ = holdings.survey(clients, "stud*", "eu-central-1")
     assert set(kinds(found)) == {"Fast Launch snapshot of this farm or of another image"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from ansible_collections.renderfarm.cloud.plugins.action import ec2_fast_launch
 from ansible_collections.renderfarm.cloud.plugins.plugin_utils import image_contents, images
 from botocore.exceptions import ClientError
@@ -214,6 +215,23 @@ def test_source_of_an_installer_does_not_count_its_checksum_and_arguments_do():
     assert with_renderer(url="https://elsewhere/3ds-max.msi") == contents()["hash"]
     assert with_renderer(sha256="cc" * 32) != contents()["hash"]
     assert with_renderer(arguments="/qn") != contents()["hash"]
+
+
+def test_version_is_listed_and_said_but_does_not_count():
+    versioned = {**INSTALLERS, "python": {**INSTALLERS["python"], "version": "3.12.10"}}
+    found = contents(versioned)
+    assert found["items"][0]["version"] == "3.12.10"
+    assert found["summary"] == "python 3.12.10 aaaaaaaa, 3ds Max bbbbbbbb"
+    assert found["hash"] == contents()["hash"]
+
+
+@pytest.mark.parametrize("role", ["windows_package", "node_agent"])
+def test_every_part_of_the_list_can_be_set(role):
+    """What the list of contents keeps is an option of the installers."""
+    specs = yaml.safe_load((image_contents.PROJECT / "roles" / role / "meta/argument_specs.yml").read_text())
+    options = specs["argument_specs"]["main"]["options"]
+    source = options.get("windows_package_source") or options["node_agent_python"]
+    assert "version" in source["options"]
 
 
 def test_code_that_runs_on_the_builder_counts(monkeypatch, tmp_path):

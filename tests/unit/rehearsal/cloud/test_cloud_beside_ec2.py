@@ -31,9 +31,9 @@ def source(tmp_path: Any, content: bytes = b"an installer") -> dict[str, str]:
 
 def test_file_goes_to_s3_once_and_comes_back_by_a_signed_url(credentials: Aws, tmp_path: Any) -> None:
     given, s3 = source(tmp_path), installers.client("eu-central-1")
-    assert installers.upload(s3, given, "studio") is True
-    assert installers.upload(s3, given, "studio") is False
-    url = installers.download_url(given, "studio", "eu-central-1")
+    assert installers.upload(s3, given, "bucket", "studio") is True
+    assert installers.upload(s3, given, "bucket", "studio") is False
+    url = installers.download_url(given, "bucket", "eu-central-1", "studio")
     with urllib.request.urlopen(url, timeout=10) as answer:
         assert answer.read() == b"an installer"
     actions = [call.action for call in credentials.cloud.calls if call.service == "s3"]
@@ -42,8 +42,8 @@ def test_file_goes_to_s3_once_and_comes_back_by_a_signed_url(credentials: Aws, t
 
 def test_url_with_another_signature_or_key_is_refused(credentials: Aws, tmp_path: Any) -> None:
     given = source(tmp_path)
-    installers.upload(installers.client("eu-central-1"), given, "studio")
-    url = installers.download_url(given, "studio", "eu-central-1")
+    installers.upload(installers.client("eu-central-1"), given, "bucket", "studio")
+    url = installers.download_url(given, "bucket", "eu-central-1", "studio")
     for wrong in (url[:-1] + ("0" if url[-1] != "0" else "1"), url.replace("Backburner", "Other"), url.split("?")[0]):
         with pytest.raises(urllib.error.HTTPError) as error:
             urllib.request.urlopen(wrong, timeout=10)
@@ -54,14 +54,14 @@ def test_url_with_another_signature_or_key_is_refused(credentials: Aws, tmp_path
 def test_source_that_cannot_be_used_is_named(tmp_path: Any) -> None:
     given = source(tmp_path)
     with pytest.raises(installers.InstallerError, match="farm_installers_bucket"):
-        installers.place(given, "")
+        installers.place(given, "", "studio")
     with pytest.raises(installers.InstallerError, match="s3://BUCKET/KEY"):
         installers.bucket_and_key("s3://bucket")
     with pytest.raises(installers.InstallerError, match="correct farm_installers"):
-        installers.upload(None, {**given, "sha256": "0" * 64}, "studio")
+        installers.upload(None, {**given, "sha256": "0" * 64}, "bucket", "studio")
     with pytest.raises(installers.InstallerError, match="cannot be read"):
         installers.file_digest(tmp_path / "absent")
-    assert installers.download_url({"url": "https://x/y.msi"}, "", "eu-central-1") == "https://x/y.msi"
+    assert installers.download_url({"url": "https://x/y.msi"}, "", "eu-central-1", "studio") == "https://x/y.msi"
 
 
 def test_quotas_are_what_they_were_set_to(aws: Aws) -> None:
@@ -90,7 +90,7 @@ def test_price_list_has_the_prices_that_the_rehearsal_invented(aws: Aws) -> None
 
 
 def test_record_of_calls_is_json(credentials: Aws, call_log: Any, tmp_path: Any) -> None:
-    installers.upload(installers.client("eu-central-1"), source(tmp_path), "studio")
+    installers.upload(installers.client("eu-central-1"), source(tmp_path), "bucket", "studio")
     lines = [json.loads(line) for line in call_log.read_text().splitlines()]
     last = [line for line in lines if line["service"] == "s3"][-1]
     assert (last["action"], last["mutating"], last["status"], last["region"]) == (
