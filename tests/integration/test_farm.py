@@ -226,7 +226,7 @@ def test_module_names_file_and_remedy_and_keeps_the_old_file(farm, fault, messag
 
 def test_farm_goes_down_and_leaves_nothing(farm):
     farm.playbook("farm-down.yml")
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
     proof_link.prove_no_leaks(farm)
 
 

@@ -169,7 +169,7 @@ def test_a_right_to_launch_that_is_missing_is_found_before_the_manager_runs(farm
     changes = {call["action"] for call in farm.calls()[before:] if call["mutating"]}
     assert not changes & {"RunInstances", "CreateFleet", "AllocateAddress"}
     farm.playbook("farm-down.yml")
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
 
 
 def test_a_quota_that_is_too_small(farm: Rehearsal) -> None:
@@ -245,7 +245,7 @@ def test_down_now_does_not_wait(farm: Rehearsal) -> None:
     rendering(farm, 1)
     step = farm.playbook("farm-down.yml", "-e", "farm_down_now=true")
     assert "who is busy" not in step.log.read_text()
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
 
 
 def test_killed_in_the_middle_of_up_and_down(farm: Rehearsal) -> None:
@@ -254,7 +254,7 @@ def test_killed_in_the_middle_of_up_and_down(farm: Rehearsal) -> None:
     assert len(alive(farm)) == 2 and in_state(farm, "idle") == alive(farm)
     killed_after(farm, "TerminateInstances", "farm-down.yml")
     farm.playbook("farm-down.yml")
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
 
 
 def test_remote_nodes_have_the_same_limits(farm: Rehearsal) -> None:
@@ -277,7 +277,7 @@ def test_remote_nodes_have_the_same_limits(farm: Rehearsal) -> None:
     assert len(alive(farm, "remote_node")) == 1 and len(frames(farm, "remote")) == 2
     assert terminated_at(farm)[-1] > min(frames(farm, "remote").values())
     farm.playbook("farm-down.yml")
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
 
 
 def test_an_image_that_is_broken_on_every_second_node(farm: Rehearsal) -> None:
@@ -295,7 +295,7 @@ def test_an_image_that_is_broken_on_every_second_node(farm: Rehearsal) -> None:
     launches = [call for call in farm.calls()[before:] if call["action"] == "CreateFleet" and call["status"] == 200]
     assert len(launches) == 1
     farm.playbook("farm-down.yml")
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
 
 
 def test_an_image_that_is_broken_on_every_node_leaves_nothing_that_runs(farm: Rehearsal) -> None:
@@ -304,4 +304,4 @@ def test_an_image_that_is_broken_on_every_node_leaves_nothing_that_runs(farm: Re
     assert "the manager, which this run started, was stopped" in " ".join(str(error.value).split())
     assert alive(farm) == alive(farm, "manager") == set()
     farm.playbook("farm-down.yml")
-    proof.prove_nothing_left(farm)
+    proof.prove_nothing_left(farm, images=1)
