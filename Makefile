@@ -17,7 +17,7 @@ setup: ## Install what is missing (.venv from PyPI, Debian packages)
 rehearse: setup ## Rehearse the whole farm: bake, up, proofs, down, leftovers (needs root, costs nothing)
 	@$(PYTHON) -m rehearsal prove --nodes $(NODES)
 
-test: setup ## Everything that must be green: lint, unit, integration, molecule (two at a time, about 10 minutes)
+test: setup ## Everything that must be green: lint, unit, integration, molecule (two at a time, less than 10 minutes)
 	@echo "Running lint, unit, integration and molecule, two at a time; each shows its output when it ends."
 	@# what takes longest goes first
 	@MOLECULE_JOBS=1 $(MAKE) --no-print-directory -j2 --output-sync=target \
@@ -58,7 +58,7 @@ drills: setup ## What goes wrong, each case for real, and the whole farm by Mole
 molecule: setup ## One scenario for each role, on rehearsal hosts (needs root)
 	scripts/molecule.sh
 
-bench: setup ## Measure inventory, tunnel, controller and farm, write docs/benchmarks.md (needs root and a quiet machine, 40 minutes)
+bench: setup ## Measure inventory, tunnel, controller and farm, write docs/benchmarks.md (needs root and a quiet machine, 25 minutes)
 	$(PYTHON) -m tests.bench
 
 docs: setup ## Write the role READMEs from their argument specifications
