@@ -344,7 +344,7 @@ class Boot:
     def _note(self, limit: float = 0.0) -> None:
         """Remember how far the boot is, and the role as soon as it is known."""
         known = self._known
-        role = {key: known[key] for key in ("role",) if key in known}
+        role = {"role": known["role"]} if "role" in known else {}
         self._keep_book(lambda: self._machine.state.update(boot=known, **role), limit)
 
     def _keep_book(self, work: Callable[[], None], limit: float) -> None:

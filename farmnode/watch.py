@@ -228,8 +228,7 @@ class NodeWatch:
                 self._say(event, reason)
             case Restart(event, reason):
                 self._say(event, reason)
-                if not self._stop_work():
-                    self._stop()
+                self._stop_work_for_good()
                 self._attempts.do("start", lambda: self._machine.services.start(services.SERVER))
             case Leave(event, reason):
                 stopped = self._stop_work()
@@ -255,6 +254,10 @@ class NodeWatch:
         self._attempts.do("jobs", lambda: jobs.end(machine.programs, machine.log))
         return stopped
 
+    def _stop_work_for_good(self) -> None:
+        if not self._stop_work():
+            self._stop()
+
     def _stop(self) -> bool:
         return self._attempts.do("stop", lambda: self._machine.services.stop(services.SERVER)) is None
 
@@ -262,8 +265,7 @@ class NodeWatch:
         """In quarantine: a service that could not be stopped, or that somebody started, takes frames again."""
         if self._machine.services.state(services.SERVER) != services.STOPPED:
             self._machine.log.error(f"{services.SERVER} runs in quarantine")
-            if not self._stop_work():
-                self._stop()
+            self._stop_work_for_good()
             self._take_off()
 
     def _take_off(self) -> None:

@@ -887,13 +887,17 @@ def settings(bench: Bench, **more: Any) -> None:
     (place / "reminder.json").write_text(json.dumps(data | more))
 
 
-def test_reminders_come_when_they_are_due(
-    watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mails: list[tuple[str, str]] = []
-    monkeypatch.setattr(reminder, "send", lambda settings, subject, text: mails.append((subject, text)))
+@pytest.fixture
+def mails(bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Subject and text of each mail about a manager with one node."""
+    sent: list[tuple[str, str]] = []
+    monkeypatch.setattr(reminder, "send", lambda settings, subject, text: sent.append((subject, text)))
     settings(bench)
     farm.names = {HANDLE: "ip-10-0-0-21"}
+    return sent
+
+
+def test_reminders_come_when_they_are_due(watched: ManagerWatch, bench: Bench, mails: list[tuple[str, str]]) -> None:
     turn(watched, bench, 361)  # an hour, and the round at its end
     assert [subject for subject, _ in mails] == [
         "Render farm studio: manager and 1 node run, 1.25 USD",
@@ -903,12 +907,8 @@ def test_reminders_come_when_they_are_due(
 
 
 def test_cost_goes_on_after_a_reboot_of_the_manager(
-    watched: ManagerWatch, bench: Bench, farm: Manager, monkeypatch: pytest.MonkeyPatch
+    watched: ManagerWatch, bench: Bench, mails: list[tuple[str, str]]
 ) -> None:
-    mails: list[tuple[str, str]] = []
-    monkeypatch.setattr(reminder, "send", lambda settings, subject, text: mails.append((subject, text)))
-    settings(bench)
-    farm.names = {HANDLE: "ip-10-0-0-21"}
     turn(watched, bench, 179)
     turn(manager_watch(bench), bench, 182)
     assert mails[-1][0] == "Render farm studio: manager and 1 node run, 2.49 USD"
