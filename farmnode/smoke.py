@@ -139,10 +139,8 @@ def _submit(frames: Path) -> None:
 
 @contextlib.contextmanager
 def _put_back(machine: Machine, folder: Path) -> Iterator[None]:
-    """Stop both services at the end, then give Backburner's folder and farmnode's memory the content of before."""
+    """Stop both services at the end, then give Backburner's folder the content of before."""
     copy = machine.folder / "smoke-backup"
-    memory = machine.state.path
-    before = memory.read_bytes() if memory.exists() else None
     try:
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(folder, copy)
@@ -154,10 +152,6 @@ def _put_back(machine: Machine, folder: Path) -> Iterator[None]:
         for name in (services.SERVER, services.MANAGER):
             machine.services.stop(name)
         _restore(folder, copy)
-        if before is None:
-            memory.unlink(missing_ok=True)
-        else:
-            files.write(memory, before)
 
 
 def _restore(folder: Path, copy: Path) -> None:

@@ -25,6 +25,7 @@ from .aws_errors import error_code, remedy
 TAG_FARM = "renderfarm:farm"
 TAG_ROLE = "renderfarm:role"
 ROLES = ("manager", "render_node", "remote_node", "builder")
+FILTER_VALUES = 200  # values of one filter (EC2 API Reference, "Filter")
 
 Lifecycle = Literal["spot", "on-demand"]
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from .aws_errors import error_code, explain
-from .fleet import TAG_FARM, literal
+from .fleet import FILTER_VALUES, TAG_FARM, literal
 from .prices import (
     GP3_PER_GIB_MONTH,
     HOURS_PER_MONTH,
@@ -36,7 +36,6 @@ S3_PER_GB_MONTH = 0.0245
 _FAST_LAUNCH = {"Name": "tag:CreatedBy", "Values": ["EC2 Fast Launch"]}
 # States in which an instance is billed or about to be (EC2 User Guide, "Amazon EC2 instance state changes").
 _BILLED = ("pending", "running")
-_BATCH = 200  # values of one filter (EC2 API Reference, "Filter")
 
 Item = Mapping[str, Any]
 Clients = Callable[[str], Any]  # service -> botocore's client of the Region
@@ -133,8 +132,10 @@ class Finder:
         """The items for which the filter ``name`` has one of ``values``."""
         return [
             item
-            for start in range(0, len(values), _BATCH)
-            for item in self.ask(operation, key, Filters=[{"Name": name, "Values": values[start : start + _BATCH]}])
+            for start in range(0, len(values), FILTER_VALUES)
+            for item in self.ask(
+                operation, key, Filters=[{"Name": name, "Values": values[start : start + FILTER_VALUES]}]
+            )
         ]
 
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 from .aws_errors import error_code, explain
-from .fleet import TAG_FARM, TAG_ROLE, Lifecycle, fleet_request
+from .fleet import FILTER_VALUES, TAG_FARM, TAG_ROLE, Lifecycle, fleet_request
 from .fleet import Wish as FleetWish
 from .preflight import QUOTAS, Facts, Running, Wish
 from .prices import on_demand_price, product_filters
@@ -29,7 +29,6 @@ DENIED = frozenset({"UnauthorizedOperation", "AccessDenied", "AccessDeniedExcept
 THREADS = 8
 PAGE_SIZE = 1000
 _PRODUCT = "Windows"
-FILTER_VALUES = 200  # values of one filter (EC2 API Reference, "Filter")
 _PRICE_OF = "the price of "
 _OTHER_TYPES = "the other instance types that run"
 # Without these an estimate is missing, no machine.
